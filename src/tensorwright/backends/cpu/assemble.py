@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a program and one kernel per step to code: objects, packed weights, and the function that runs it all."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from tensorwright.backends.base import CpuKernel
+from tensorwright.backends.cpu.compile import compile_object
+from tensorwright.backends.cpu.launch import CpuCode, StepInfo
+from tensorwright.backends.cpu.main_function import emit_main
+from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.backends.cpu.weights import PackedWeights, pack_weights
+from tensorwright.errors import InternalError
+from tensorwright.lower.memory import MemoryPlan, plan_memory
+from tensorwright.lower.program import Buffer, Place, Program, Step, View
+from tensorwright.plan.plan import Json
+
+_WORKER_ALIGNMENT: Final = 128  # scratch of two workers never shares a line, nor a pair that is fetched together
+
+
+def assemble(program: Program, kernels: Sequence[CpuKernel], target: CpuTarget, *, labels: Sequence[str] = (),
+             seconds: Sequence[float] = (), max_threads: int = 0) -> CpuCode:
+    """Assemble code for `program`, running `kernels[i]` for step i.
+
+    Steps whose kernels have equal IR share its code; otherwise stage symbols must differ. `labels` name each step's
+    kernel for reports ("conv_direct rows=6"); `seconds` are their measured times on all cores (0: unknown), by which
+    the shortest stay on one worker. `max_threads` bounds the workers of a run (0: no bound).
+    Equal arguments give equal bytes. Raises InternalError when symbols clash or LLVM refuses a kernel.
+    """
+    memory = plan_memory(program, [kernel.workspace_bytes for kernel in kernels])
+    weights = pack_weights(program, kernels)
+    scratch = max((-(-k.scratch_bytes // _WORKER_ALIGNMENT) * _WORKER_ALIGNMENT for k in kernels), default=0)
+    modules = _distinct_modules(program, kernels)
+    main = emit_main(program, kernels, memory, weights, scratch, target, seconds)
+    objects = (*((name, compile_cached(ir, target)) for ir, name in modules.items()),
+               ("main", compile_object(main, target)))
+    infos = tuple(StepInfo(step.name, step.origin, label, step.workload.key)
+                  for step, label in zip(program.steps, labels or [""] * len(program.steps), strict=True))
+    return CpuCode(
+        fingerprint=target.fingerprint, objects=objects, weights=weights.blob, arena_bytes=memory.arena_bytes,
+        scratch_bytes=scratch, max_threads=max_threads, steps=infos,
+        program={
+            "objects": [[name, len(code)] for name, code in objects],
+            "weights": [list(place) for place in weights.stored],
+            "arena_bytes": memory.arena_bytes, "scratch_bytes": scratch, "max_threads": max_threads,
+            **_describe(program, kernels, infos, memory, weights)})
+
+
+def _distinct_modules(program: Program, kernels: Sequence[CpuKernel]) -> dict[str, str]:
+    """IR text -> object name (the first step that uses it), checked for symbol clashes."""
+    modules: dict[str, str] = {}
+    owner: dict[str, str] = {}
+    for step, kernel in zip(program.steps, kernels, strict=True):
+        modules.setdefault(kernel.ir, step.name)
+        for stage in kernel.stages:
+            if owner.setdefault(stage.symbol, kernel.ir) != kernel.ir:
+                raise InternalError(f"step {step.name!r} and step {modules[owner[stage.symbol]]!r} have different "
+                                    f"kernels of the same symbol {stage.symbol!r}")
+    return modules
+
+
+# -- description for `inspect` ------------------------------------------------------------------------
+def _describe(program: Program, kernels: Sequence[CpuKernel], infos: Sequence[StepInfo], memory: MemoryPlan,
+              weights: PackedWeights) -> Json:
+    number = {buffer: i for i, buffer in enumerate(program.buffers)}
+    return {
+        "memory": {"naive_bytes": memory.naive_bytes, "lower_bound_bytes": memory.lower_bound_bytes,
+                   "in_place": [list(pair) for pair in memory.in_place]},
+        "phases": [list(phase) for phase in program.phases],
+        "buffers": [[b.name, b.place.value, b.size_bytes, _offset(b, memory, weights)] for b in program.buffers],
+        "steps": [_describe_step(*item, memory.workspace_offsets[i], number)
+                  for i, item in enumerate(zip(program.steps, kernels, infos, strict=True))],
+    }
+
+
+def _offset(buffer: Buffer, memory: MemoryPlan, weights: PackedWeights) -> int | None:
+    """Offset in the arena or the weights; the number of an input or output; None for a constant only read packed."""
+    if buffer.place is Place.arena:
+        return memory.offsets.get(buffer)
+    return weights.constants.get(buffer.index) if buffer.place is Place.constant else buffer.index
+
+
+def _describe_step(step: Step, kernel: CpuKernel, info: StepInfo, workspace_offset: int,
+                   number: dict[Buffer, int]) -> Json:
+    def place(view: View | None) -> list[int] | None:
+        return [number[view.buffer], view.offset] if view is not None else None
+
+    return {"name": info.name, "origin": list(info.origin), "kernel": info.kernel, "workload": info.workload,
+            "inputs": [place(view) for view in step.inputs], "outputs": [place(view) for view in step.outputs],
+            "stages": [[stage.symbol, stage.units] for stage in kernel.stages],
+            "workspace": [workspace_offset, kernel.workspace_bytes]}
+
+
+# -- compiled code by content -------------------------------------------------------------------------
+class _ObjectCache:
+    """Object code of the modules compiled last, by content, up to `limit_bytes`."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit, self._size = limit_bytes, 0
+        self._objects: OrderedDict[tuple[bytes, CpuTarget], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, ir: str, target: CpuTarget) -> bytes:
+        key = hashlib.blake2b(ir.encode(), digest_size=32).digest(), target
+        with self._lock:
+            if key in self._objects:
+                self._objects.move_to_end(key)
+                return self._objects[key]
+        code = compile_object(ir, target)
+        with self._lock:
+            self._size += len(code) - len(self._objects.pop(key, b""))
+            self._objects[key] = code
+            while self._size > self._limit:
+                self._size -= len(self._objects.popitem(last=False)[1])
+        return code
+
+
+_OBJECTS: Final = _ObjectCache(32 << 20)
+
+
+def compile_cached(ir: str, target: CpuTarget) -> bytes:
+    """Object code of IR text; equal text is compiled once per process (within a bound of 32 MiB of code)."""
+    return _OBJECTS.get(ir, target)

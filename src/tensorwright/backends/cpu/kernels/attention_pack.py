@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packing of one head's keys and values into dense, vector-padded scratch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tensorwright.backends.cpu.emitter import Function, Reg, vector
+from tensorwright.backends.cpu.epilogue import load_lanes
+
+
+def pack_keys(
+    f: Function,
+    keys: Reg,
+    out: Reg,
+    shape: tuple[int, int],
+    strides: Sequence[int],
+    lanes: int,
+    vectors: int,
+    scale: float,
+) -> None:
+    """scale * keys[N, D] transposed to out[N / width][D][width] with width = vectors*lanes; keys past N are zero."""
+    n, d = shape
+    ty, width = vector(lanes), vectors * lanes
+    full, tail = divmod(n, lanes)
+    for begin, end, count in ((0, full, lanes), (full, full + 1, tail)):
+        if not count or begin == end:
+            continue
+        with f.loop(begin, end) as group:
+            source = group * (lanes * strides[0])
+            target = group // vectors * (d * width) + group % vectors * lanes
+            if strides[1] == 1 and d >= 4:
+                for first, last, depth in ((0, d - d % lanes, lanes), (d - d % lanes, d, d % lanes)):
+                    if first < last:
+                        with f.loop(first, last, lanes) as at:
+                            block = [
+                                f.load_first(ty, keys, source + at + key * strides[0], depth) * scale
+                                for key in range(count)
+                            ]
+                            square = transpose(f, block + [f.const(ty, 0.0)] * (lanes - count))
+                            for line in range(depth):
+                                f.store(square[line], out, target + (at + line) * width)
+            else:
+                with f.loop(0, d) as at:
+                    column = load_lanes(f, keys, source + at * strides[1], strides[0], lanes, count)
+                    f.store(column * scale, out, target + at * width)
+
+
+def transpose(f: Function, rows: Sequence[Reg]) -> list[Reg]:
+    """The transpose of a square of vectors: log2(width) rounds that swap ever smaller off-diagonal blocks."""
+    rows, width = list(rows), len(rows)
+    size = width // 2
+    while size:
+        for i in (i for i in range(width) if not i & size):
+            a, b = rows[i], rows[i + size]
+            rows[i] = f.shuffle(a, b, [lane if not lane & size else width + lane - size for lane in range(width)])
+            rows[i + size] = f.shuffle(
+                a, b, [lane + size if not lane & size else width + lane for lane in range(width)]
+            )
+        size //= 2
+    return rows
+
+
+def pack_values(f: Function, values: Reg, out: Reg, shape: tuple[int, int], strides: Sequence[int], lanes: int) -> None:
+    """values[N, E] to out[N][E rounded up to lanes]."""
+    n, e = shape
+    padded = math.ceil(e / lanes) * lanes
+    with f.loop(0, n) as row:
+        for at in range(0, e, lanes):
+            line = load_lanes(f, values, row * strides[0] + at * strides[1], strides[1], lanes, min(lanes, e - at))
+            f.store(line, out, row * padded + at)

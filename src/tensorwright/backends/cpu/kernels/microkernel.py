@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The register tile every dense kernel is built on: rows x vectors of accumulators, one rank-1 update per k.
+
+`rows` scalars of the left operand are broadcast against `vectors` registers of the right operand; both are
+re-read once per k, so a tile does rows*vectors fused multiply-adds for rows+vectors loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tensorwright.backends.cpu.emitter import Function, Reg, Var, vector
+from tensorwright.ir.op import Array
+
+Tile = list[list[Var]]
+
+
+def zero_tile(f: Function, rows: int, vectors: int, width: int) -> Tile:
+    """rows x vectors accumulators, all zero."""
+    zero = f.const(vector(width), 0.0)
+    return [[f.var(vector(width), zero) for _ in range(vectors)] for _ in range(rows)]
+
+
+def rank1_update(f: Function, tile: Tile, width: int, left: Callable[[int], Reg | None], right: Callable[[int], Reg]) -> None:
+    """tile[i][j] += left(i) * right(j); left gives scalars (None: that row takes no part), right vectors."""
+    columns = [right(j) for j in range(len(tile[0]))]
+    for i, row in enumerate(tile):
+        scalar = left(i)
+        if scalar is None:
+            continue
+        value = f.splat(scalar, width)
+        for accumulator, column in zip(row, columns, strict=True):
+            accumulator.set(f.fma(value, column, accumulator.get()))
+
+
+def unrolled(f: Function, count: int, unroll: int, body: Callable[[Reg | int], None]) -> None:
+    """body(k) for k in range(count), `unroll` copies per loop iteration, the rest emitted after it."""
+    main = count - count % unroll
+    if main:
+        with f.loop(0, main, unroll) as k:
+            for step in range(unroll):
+                body(k + step)
+    for k_static in range(main, count):
+        body(k_static)
+
+
+def column_panels(matrices: Array, width: int) -> Array:
+    """[b][k][n] as a view or copy [b][ceil(n / width)][k][width], columns past n zero."""
+    b, k, n = matrices.shape
+    if n % width:
+        padded = np.zeros((b, k, -(-n // width) * width), np.float32)
+        padded[:, :, :n] = matrices
+        matrices = padded
+    return matrices.reshape(b, k, -1, width).transpose(0, 2, 1, 3)
+
+
+def choose(f: Function, cond: Reg, may_yes: bool, may_no: bool, yes: Callable[[], None], no: Callable[[], None]) -> None:
+    """if cond: yes() else: no(), leaving out the side that cannot happen."""
+    if may_yes and may_no:
+        f.branch(cond, yes, no)
+    elif may_yes:
+        yes()
+    elif may_no:
+        no()

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The builder that importer functions write to: it also follows shapes that are computed from symbolic dims."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+
+from tensorwright.importers.onnx.shape_values import Contents, contents_of
+from tensorwright.ir.dims import SymDim
+from tensorwright.ir.graph import Value
+from tensorwright.ir.op import Op
+from tensorwright.ir.source_builder import SourceBuilder
+
+
+class Builder(SourceBuilder):
+    """A SourceBuilder that knows the elements of shape computations even when they are symbolic.
+
+    `folder` is where the model's external data lies; None for a model in memory.
+    """
+
+    def __init__(self, name: str, folder: pathlib.Path | None = None) -> None:
+        super().__init__(name)
+        self.folder = folder
+        self._contents: dict[Value, Contents] = {}
+
+    @property
+    def has_symbols(self) -> bool:
+        """Whether an input has a symbolic dim."""
+        return any(not value.type.is_static for value in self._inputs)
+
+    def contents(self, value: Value | None) -> Contents | None:
+        """The elements of an integer value as dims (an object array of its shape), when they are known; else None."""
+        array = self.known(value)
+        if array is not None:
+            return array.astype(object) if array.dtype.kind in "iub" else None
+        return self._contents.get(value) if value is not None else None
+
+    def add(self, op: Op, *inputs: Value | None) -> Value:
+        """Apply an op with one result; when all elements of the result are known integers it becomes a constant."""
+        value = super().add(op, *inputs)
+        if self.known(value) is not None:
+            return value
+        contents = contents_of(op, inputs, [self.contents(v) for v in inputs])
+        if contents is None:
+            return value
+        if not any(isinstance(x, SymDim) for x in contents.flat):
+            return self.constant(contents.astype(value.type.dtype.numpy))
+        self._contents[value] = np.broadcast_to(contents, contents.shape)
+        return value

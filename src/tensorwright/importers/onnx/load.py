@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a file, bytes or a ModelProto to a parsed ONNX model without functions, or a ModelError that says why not."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto
+
+from tensorwright.errors import ModelError
+from tensorwright.importers.onnx.prepare import opset_of, prepared
+
+_OTHER_FORMATS = (
+    (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to get the file itself"),
+    (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint: export it to ONNX with torch.onnx.export"),
+    (b"\x89HDF", "an HDF5 file, perhaps a Keras model: convert it with tf2onnx"),
+    (b"<!DOCTYPE", "a web page: the download went wrong"), (b"<html", "a web page: the download went wrong"),
+    (b"\x1f\x8b", "a gzip archive: unpack it first"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A parsed model; `where` names it in messages, `folder` holds its external data (None in memory)."""
+
+    proto: ModelProto
+    where: str
+    folder: pathlib.Path | None
+
+    @property
+    def opset(self) -> int:
+        """The version of the standard operators; 0 when the model does not say."""
+        return opset_of(self.proto)
+
+
+def load_model(model: str | os.PathLike[str] | bytes | ModelProto) -> LoadedModel:
+    """Parse and inline. Raises ModelError M101 (missing), M102 (empty), M103 (not a readable ONNX model)."""
+    if isinstance(model, ModelProto):
+        loaded = LoadedModel(model, "ONNX model in memory", None)
+    elif isinstance(model, bytes):
+        loaded = LoadedModel(_parse(model, "ONNX model in memory"), "ONNX model in memory", None)
+    else:
+        path = pathlib.Path(model)
+        loaded = LoadedModel(_parse(_read(path), str(path)), str(path), path.parent)
+    if not loaded.proto.HasField("graph"):
+        raise ModelError("the file holds no ONNX graph", where=loaded.where, code="M103",
+                         do="check that it is an ONNX model and was copied completely")
+    if not all(isinstance(text, str) for text in _texts(loaded.proto)):  # protobuf leaves damaged text as bytes
+        raise ModelError("the model holds names that are not text", where=loaded.where, code="M103",
+                         do="copy or export the model again: the file is damaged")
+    return LoadedModel(prepared(loaded.proto, loaded.where), loaded.where, loaded.folder)
+
+
+def _texts(proto: ModelProto) -> Iterator[str]:
+    """All names of the model."""
+    graph = proto.graph
+    yield graph.name
+    yield from (opset.domain for opset in proto.opset_import)
+    yield from (tensor.name for tensor in graph.initializer)
+    for tensor in graph.initializer:
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        yield info.name
+        yield from (dim.dim_param for dim in info.type.tensor_type.shape.dim)
+    for function in proto.functions:
+        yield from (function.name, function.domain, *function.input, *function.output)
+    for node in (*graph.node, *(node for function in proto.functions for node in function.node)):
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield from (attribute.name, attribute.ref_attr_name, attribute.t.name)
+
+
+def _read(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(
+            "the model file does not exist",
+            where=str(path),
+            why=f"looked in {path.absolute().parent}",
+            code="M101",
+            do="check the path",
+        ) from error
+    except OSError as error:
+        raise ModelError(
+            "the model file cannot be read",
+            where=str(path),
+            why=error.strerror or str(error),
+            code="M101",
+            do="give the path of a readable .onnx file",
+        ) from error
+
+
+def _parse(data: bytes, where: str) -> ModelProto:
+    if not data:
+        raise ModelError("the model file is empty", where=where, code="M102", do="copy or export the model again")
+    for magic, meaning in _OTHER_FORMATS:
+        if data.startswith(magic):
+            raise ModelError("the file is not an ONNX model", where=where, why=f"it is {meaning}", code="M103")
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except (DecodeError, ValueError) as error:
+        raise ModelError(
+            "the file is not an ONNX model, or is truncated",
+            where=where,
+            code="M103",
+            why=(f"{len(data)} bytes read", f"protobuf: {error}"),
+            do="copy or export the model again",
+        ) from error
+    return proto

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX matrix products and attention."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tensorwright.importers.onnx.builder import Builder
+from tensorwright.importers.onnx.node import OnnxNode, Result, onnx_op
+from tensorwright.ir.dtype import DType
+from tensorwright.ir.graph import Value
+from tensorwright.ops.attention import Attention
+from tensorwright.ops.elementwise import Add, Equal, Mul, Where
+from tensorwright.ops.linear import MatMul
+from tensorwright.ops.reduce import Reduce
+from tensorwright.ops.shape import Expand, Reshape, Transpose
+
+
+@onnx_op("MatMul")
+def matmul(b: Builder, n: OnnxNode) -> Result:
+    """Matrix product as NumPy defines it."""
+    return b.add(MatMul(), n.input(0), n.input(1))
+
+
+@onnx_op("Gemm")
+def gemm(b: Builder, n: OnnxNode) -> Result:
+    """alpha * A' B' + beta * C, with C broadcast to the product."""
+    left, right, addend = n.input(0), n.input(1), n.optional(2)
+    for value in (left, right):
+        if value.type.rank != 2:
+            raise ValueError(f"its operands must be matrices, {value.name!r} is {value.type}")
+    left = b.add(Transpose((1, 0)), left) if n.flag("transA") else left
+    right = b.add(Transpose((1, 0)), right) if n.flag("transB") else right
+    y = _scaled(b, b.add(MatMul(), left, right), n.attr("alpha", float, 1.0))
+    beta = n.attr("beta", float, 1.0)
+    if addend is None or beta == 0.0:
+        return y
+    result = b.add(Add(), y, _scaled(b, addend, beta))
+    if result.type.rank != 2:
+        raise ValueError(f"input C of type {addend.type} does not broadcast to the product {y.type}")
+    return result
+
+
+def _scaled(b: Builder, x: Value, factor: float) -> Value:
+    return x if factor == 1.0 else b.add(Mul(), x, b.scalar(factor, x.type.dtype))
+
+
+@onnx_op("Attention", since=23)
+def attention(b: Builder, n: OnnxNode) -> Result:
+    """Scaled dot-product attention without cache. Fewer key heads than query heads are repeated (grouped queries)."""
+    if any(v is not None for v in n.inputs[4:]):
+        n.refuse("it keeps past keys and values", "export the model without a key/value cache")
+    if (
+        n.attr("softcap", float, 0.0) != 0.0
+        or n.attr("left_window_size", int, -1) >= 0
+        or n.attr("right_window_size", int, -1) >= 0
+    ):
+        n.refuse("it limits its scores by softcap or by a window")
+    n.ignore("softmax_precision", "qk_matmul_output_mode")
+    flat = n.input(0).type.rank == 3
+    q = _heads(b, n, n.input(0), n.attr("q_num_heads", int, 0))
+    k, v = (_heads(b, n, n.input(i), n.attr("kv_num_heads", int, 0)) for i in (1, 2))
+    k, v = (_repeated(b, n, x, q) for x in (k, v))
+    width = q.type.shape[-1]
+    if not isinstance(width, int):
+        n.refuse(f"its head size {width} is symbolic", "give every input a fixed shape with shapes=")
+    scale = n.attr("scale", float, 1.0 / math.sqrt(max(width, 1)))
+    mask = _mask(b, n, q, k)
+    y = b.add(Attention(scale), q, k, v, *(() if mask is None else (mask,)))
+    given = n.optional(3)
+    if mask is not None and given is not None and given.type.dtype is DType.bool:
+        highest = b.add(Reduce("max", (mask.type.rank - 1,), True), mask)  # a query that may attend to nothing gives 0
+        y = b.add(Where(), b.add(Equal(), highest, b.scalar(-np.inf, highest.type.dtype)), b.scalar(0, y.type.dtype), y)
+    if not flat:
+        return y
+    y = b.add(Transpose((0, 2, 1, 3)), y)
+    return b.add(Reshape((*y.type.shape[:2], y.type.shape[2] * y.type.shape[3])), y)
+
+
+def _heads(b: Builder, n: OnnxNode, x: Value, count: int) -> Value:
+    """[batch, heads, sequence, size] from that or from [batch, sequence, heads * size]."""
+    if x.type.rank == 4:
+        return x
+    if x.type.rank != 3 or count < 1:
+        raise ValueError(f"inputs must have rank 4, or rank 3 with q_num_heads and kv_num_heads; one is {x.type}")
+    batch, sequence, width = x.type.shape
+    return b.add(Transpose((0, 2, 1, 3)), b.add(Reshape((batch, sequence, count, width // count)), x))
+
+
+def _repeated(b: Builder, n: OnnxNode, x: Value, q: Value) -> Value:
+    """Every head of x as often as queries share it."""
+    batch, heads, sequence, width = x.type.shape
+    wanted = q.type.shape[1]
+    if heads == wanted:
+        return x
+    if not isinstance(heads, int) or not isinstance(wanted, int) or heads < 1 or wanted % heads:
+        raise ValueError(f"{wanted} query heads cannot share {heads} key heads")
+    x = b.add(Reshape((batch, heads, 1, sequence, width)), x)
+    x = b.add(Expand((batch, heads, wanted // heads, sequence, width)), x)
+    return b.add(Reshape((batch, wanted, sequence, width)), x)
+
+
+def _mask(b: Builder, n: OnnxNode, q: Value, k: Value) -> Value | None:
+    """The additive mask: the given one (false of a bool mask is -inf), plus the causal triangle."""
+    dtype = q.type.dtype
+    mask = n.optional(3)
+    if mask is not None and mask.type.dtype is DType.bool:
+        mask = b.add(Where(), mask, b.scalar(0.0, dtype), b.scalar(-np.inf, dtype))
+    if not n.flag("is_causal"):
+        return mask
+    rows, columns = q.type.shape[2], k.type.shape[2]
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        n.refuse("its causal mask needs known sequence lengths", "give every input a fixed shape with shapes=")
+    n.limit_constant(rows * columns)
+    causal = b.constant(np.triu(np.full((rows, columns), -np.inf, np.float32), 1).astype(dtype.numpy))
+    return causal if mask is None else b.add(Add(), mask, causal)
+
+
+OPS = [matmul, gemm, attention]

@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text form of ops and graphs: readable, deterministic, exact, and read back without evaluating anything.
+
+    graph lenet
+    input %image: f32[batch,1,28,28]
+    const %scale: f32[] = (0.5)
+    const %weights: f32[8,1,5,5]
+    %conv: f32[batch,8,24,24] = convolution[strides=(1,1) pads=(0,0,0,0) dilations=(1,1) groups=1](%image, %weights)
+    %relu: f32[batch,8,24,24] = relu(%conv) @relu_node from Relu_3, Mul_4
+    output probabilities = %relu
+
+A node is called as its first output unless `@` says otherwise, and came from a source node of its own name unless
+`from` lists others. An absent optional input is `_`. Names that are not plain are JSON strings. Constants of more
+than eight elements are stored beside the text, under their value's name. `#` begins a comment line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorwright.ir.dims import Dim, read_dim
+from tensorwright.ir.dtype import DType
+from tensorwright.ir.graph import Graph, Node, Value
+from tensorwright.ir.op import OPS, Array, Instr, Op
+from tensorwright.ir.types import TensorType
+
+INLINE_ELEMS = 8
+"""Constants of at most so many elements are part of the text."""
+
+_MAX_DEPTH = 16  # of ops inside ops
+_PLAIN = re.compile(r"[A-Za-z0-9_./\-]+(?::+[A-Za-z0-9_./\-]+)*")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_INT = re.compile(r"-?[0-9]+")
+_FLOAT = re.compile(r"-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?)")
+_HEX = re.compile(r"0x([0-9a-f]*)")
+_KIND = re.compile(r"[a-z][a-z0-9_]*")
+
+
+# -- writing ------------------------------------------------------------------------------------
+def op_text(op: Op) -> str:
+    """The op with all its attributes: `softmax[axis=1]`, `relu`. Equal ops have equal text."""
+    hints = _hints(op.kind)
+    fields = " ".join(f"{name}={_value_text(getattr(op, name), hint)}" for name, hint in hints.items())
+    return f"{op.kind}[{fields}]" if fields else op.kind
+
+
+def graph_text(graph: Graph) -> str:
+    """The whole graph, nodes in topological order. `stored_constants` are the arrays that it refers to."""
+    lines = [f"graph {_name_text(graph.name)}"]
+    lines += [f"input {_typed(value)}" for value in graph.inputs]
+    lines += [f"const {_typed(value)}{_array_text(array)}" for value, array in graph.constants.items()]
+    lines += [_node_text(node) for node in graph.nodes]
+    outputs = zip(graph.output_names, graph.outputs, strict=True)
+    lines += [f"output {_name_text(name)} = %{_name_text(value.name)}" for name, value in outputs]
+    return "\n".join(lines) + "\n"
+
+
+def stored_constants(graph: Graph) -> dict[str, Array]:
+    """The constants that `graph_text` leaves out, by value name."""
+    return {value.name: array for value, array in graph.constants.items() if array.size > INLINE_ELEMS}
+
+
+def _node_text(node: Node) -> str:
+    outputs = ", ".join(map(_typed, node.outputs))
+    inputs = ", ".join("_" if v is None else f"%{_name_text(v.name)}" for v in node.inputs)
+    text = f"{outputs} = {op_text(node.op)}({inputs})"
+    if not node.outputs or node.name != node.outputs[0].name:
+        text += f" @{_name_text(node.name)}"
+    if node.origin != (node.name,):
+        text += f" from {', '.join(map(_name_text, node.origin))}".rstrip()
+    return text
+
+
+def _typed(value: Value) -> str:
+    return f"%{_name_text(value.name)}: {value.type}"
+
+
+def _name_text(name: str) -> str:
+    return name if _PLAIN.fullmatch(name) else json.dumps(name)
+
+
+def _array_text(array: Array) -> str:
+    """` = (values)`, or the bytes in hex where values would not be exact (NaN payloads), or nothing when stored."""
+    if array.size > INLINE_ELEMS:
+        return ""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    words = [str(x).lower() if array.dtype == np.bool_ else str(x) for x in flat]
+    if _array_of(words, flat.dtype).tobytes() == flat.tobytes():
+        return f" = ({', '.join(words)})"
+    return f" = 0x{flat.tobytes().hex()}"
+
+
+def _array_of(words: Sequence[str], dtype: np.dtype[Any]) -> Array:
+    if dtype == np.bool_:
+        return np.array([word == "true" for word in words], dtype)
+    if dtype.kind in "iu":
+        return np.array([int(word) for word in words], dtype)
+    return np.array([float(word) for word in words], np.float64).astype(dtype)
+
+
+def _value_text(value: Any, hint: Any) -> str:
+    """An attribute of the declared type `hint`."""
+    inner = _optional(hint)
+    if inner is not None:
+        return "none" if value is None else _value_text(value, inner)
+    if hint == Dim:
+        return str(value)
+    item = _item(hint)
+    if item is not None:
+        return f"({','.join(_value_text(v, item) for v in value)})"
+    if typing.get_origin(hint) is typing.Literal or hint is str:
+        return _name_text(value)
+    if hint is bool:
+        return "true" if value else "false"
+    if hint in (int, float):
+        return repr(hint(value))
+    if hint is Instr:
+        return f"{op_text(value.op)}({','.join(map(str, value.args))})"
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _name_text(value.value)
+    if isinstance(hint, type) and issubclass(hint, Op):
+        return op_text(value)
+    raise TypeError(f"the text form has no notation for attributes of type {hint}")
+
+
+@functools.cache
+def _hints(kind: str) -> dict[str, Any]:
+    """The declared type of each attribute of a kind of op, in order."""
+    hints = typing.get_type_hints(OPS[kind])
+    return {f.name: hints[f.name] for f in _fields(kind)}
+
+
+def _fields(kind: str) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(OPS[kind])  # type: ignore[arg-type]  # `op` makes every class of OPS a dataclass
+
+
+def _optional(hint: Any) -> Any:
+    """X for `X | None`, else None."""
+    args = typing.get_args(hint)
+    if isinstance(hint, types.UnionType) and len(args) == 2 and types.NoneType in args:
+        return args[0] if args[1] is types.NoneType else args[1]
+    return None
+
+
+def _item(hint: Any) -> Any:
+    """X for `tuple[X, ...]`, else None."""
+    args = typing.get_args(hint)
+    return args[0] if typing.get_origin(hint) is tuple and len(args) == 2 and args[1] is Ellipsis else None
+
+
+# -- reading ------------------------------------------------------------------------------------
+def parse_op(text: str) -> Op:
+    """The op that `op_text` wrote. Raises ValueError on anything else."""
+    cursor = _Cursor(text, 1)
+    op = cursor.op(0)
+    cursor.end()
+    return op
+
+
+def parse_graph(text: str, constants: Mapping[str, Array] | None = None) -> Graph:
+    """The graph that `graph_text` wrote; `constants` holds the arrays stored beside it, by value name.
+
+    Ops must be registered (import `tensorwright.ops`). Every node's types are inferred anew and compared.
+    Raises ValueError that begins with the line number on anything malformed or inconsistent.
+    """
+    reader = _GraphReader(constants or {})
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            reader.line(_Cursor(line, number))
+    if reader.name is None:
+        raise ValueError("line 1: expected 'graph' and its name")
+    return Graph(reader.name, reader.inputs, reader.outputs, reader.nodes, reader.constants)
+
+
+class _Cursor:
+    """A position in one line."""
+
+    def __init__(self, text: str, number: int) -> None:
+        self.text, self.number, self.position = text, number, 0
+
+    def error(self, message: str) -> ValueError:
+        return ValueError(f"line {self.number}: {message}")
+
+    def expected(self, what: str) -> ValueError:
+        found = self.text[self.position:self.position + 30]
+        return self.error(f"expected {what} at {found!r}" if found else f"expected {what} at the end of the line")
+
+    def spaces(self) -> None:
+        while self.text.startswith(" ", self.position):
+            self.position += 1
+
+    def accept(self, token: str) -> bool:
+        """Skip spaces and, when it comes next, `token`."""
+        self.spaces()
+        found = self.text.startswith(token, self.position)
+        self.position += len(token) if found else 0
+        return found
+
+    def expect(self, token: str) -> None:
+        if not self.accept(token):
+            raise self.expected(repr(token))
+
+    def end(self) -> None:
+        self.spaces()
+        if self.position != len(self.text):
+            raise self.expected("the end of the line")
+
+    def read(self, pattern: re.Pattern[str], what: str) -> str:
+        self.spaces()
+        match = pattern.match(self.text, self.position)
+        if match is None:
+            raise self.expected(what)
+        self.position = match.end()
+        return match.group()
+
+    def number_of(self, pattern: re.Pattern[str], kind: type[int] | type[float], what: str) -> int | float:
+        word = self.read(pattern, what)
+        try:
+            return kind(word)
+        except ValueError:  # more digits than Python converts
+            raise self.error(f"{word[:20]}... is too long for {what}") from None
+
+    def name(self) -> str:
+        self.spaces()
+        if not self.text.startswith('"', self.position):
+            return self.read(_PLAIN, "a name")
+        try:
+            return str(json.loads(self.read(_QUOTED, "a quoted name")))
+        except json.JSONDecodeError as error:
+            raise self.error(f"a quoted name is malformed: {error.msg}") from None
+
+    def dim(self) -> Dim:
+        self.spaces()
+        try:
+            dim, self.position = read_dim(self.text, self.position)
+        except ValueError as error:
+            raise self.error(str(error)) from None
+        return dim
+
+    def type(self) -> TensorType:
+        word = self.read(_KIND, "an element type")
+        if word not in DType.__members__:
+            raise self.error(f"there is no element type {word!r}")
+        self.expect("[")
+        dims: list[Dim] = []
+        while not self.accept("]"):
+            if dims:
+                self.expect(",")
+            dims.append(self.dim())
+            if isinstance(dims[-1], int) and dims[-1] < 0:
+                raise self.error(f"dimension {dims[-1]} is negative")
+        return TensorType(DType[word], tuple(dims))
+
+    def op(self, depth: int) -> Op:
+        kind = self.read(_KIND, "an op")
+        if kind not in OPS:
+            raise self.error(f"there is no op {kind!r}")
+        if depth > _MAX_DEPTH:
+            raise self.error("ops are nested too deeply")
+        hints, fields = _hints(kind), dict[str, Any]()
+        if self.text.startswith("[", self.position):
+            self.expect("[")
+            while not self.accept("]"):
+                name = self.read(_PLAIN, "an attribute")
+                if name not in hints or name in fields:
+                    raise self.error(f"{kind} has no attribute {name!r}, or has it twice")
+                self.expect("=")
+                fields[name] = self.value(hints[name], depth)
+        missing = [f.name for f in _fields(kind) if f.name not in fields and f.default is dataclasses.MISSING]
+        if missing:
+            raise self.error(f"{kind} lacks {', '.join(missing)}")
+        return OPS[kind](**fields)
+
+    def value(self, hint: Any, depth: int) -> Any:
+        """An attribute of the declared type `hint`."""
+        inner = _optional(hint)
+        if inner is not None:
+            return None if self.accept("none") else self.value(inner, depth)
+        if hint == Dim:
+            return self.dim()
+        item = _item(hint)
+        if item is not None:
+            return self.values(item, depth)
+        if hint is bool:
+            return self.choice(("true", "false")) == "true"
+        if hint is int or hint is float:
+            return self.number_of(_INT if hint is int else _FLOAT, hint, "a number")
+        if hint is Instr:
+            return Instr(self.op(depth + 1), self.values(int, depth))
+        if typing.get_origin(hint) is typing.Literal:
+            return self.choice(typing.get_args(hint))
+        if isinstance(hint, type) and issubclass(hint, enum.Enum):
+            return hint(self.choice([member.value for member in hint]))
+        return self.name() if hint is str else self.op(depth + 1)
+
+    def values(self, item: Any, depth: int) -> tuple[Any, ...]:
+        self.expect("(")
+        found: list[Any] = []
+        while not self.accept(")"):
+            if found:
+                self.expect(",")
+            found.append(self.value(item, depth))
+        return tuple(found)
+
+    def choice(self, words: Sequence[str]) -> str:
+        word = self.name()
+        if word not in words:
+            raise self.error(f"expected one of {', '.join(words)}, not {word!r}")
+        return word
+
+
+class _GraphReader:
+    """Collects the parts of a graph line by line."""
+
+    def __init__(self, stored: Mapping[str, Array]) -> None:
+        self.stored = stored
+        self.name: str | None = None
+        self.values: dict[str, Value] = {}
+        self.node_names: set[str] = set()
+        self.inputs: list[Value] = []
+        self.outputs: list[tuple[str, Value]] = []
+        self.nodes: list[Node] = []
+        self.constants: dict[Value, Array] = {}
+
+    def line(self, at: _Cursor) -> None:
+        if (self.name is None) != at.text.startswith("graph "):
+            raise at.error("expected 'graph' and its name once, on the first line")
+        if at.accept("graph "):
+            self.name = at.name()
+        elif at.accept("input "):
+            self.inputs.append(self.define(at))
+        elif at.accept("const "):
+            self.constant(at)
+        elif at.accept("output "):
+            name = at.name()
+            if any(name == other for other, _ in self.outputs):
+                raise at.error(f"output {name!r} is defined twice")
+            at.expect("=")
+            self.outputs.append((name, self.use(at)))
+        else:
+            self.node(at)
+        at.end()
+
+    def define(self, at: _Cursor) -> Value:
+        at.expect("%")
+        name = at.name()
+        at.expect(":")
+        if name in self.values:
+            raise at.error(f"value %{name} is defined twice")
+        self.values[name] = Value(name, at.type())
+        return self.values[name]
+
+    def use(self, at: _Cursor) -> Value:
+        at.expect("%")
+        name = at.name()
+        if name not in self.values:
+            raise at.error(f"value %{name} is used before it is defined")
+        return self.values[name]
+
+    def constant(self, at: _Cursor) -> None:
+        value = self.define(at)
+        if not value.type.is_static:
+            raise at.error(f"constant {value} has symbolic dims")
+        if at.accept("="):
+            self.constants[value] = self.inline(at, value.type)
+            return
+        array = self.stored.get(value.name)
+        if array is None:
+            raise at.error(f"the array of constant %{value.name} is missing")
+        if array.shape != value.type.shape or array.dtype != value.type.dtype.numpy:
+            raise at.error(f"constant {value} is stored as {array.dtype}{list(array.shape)}")
+        self.constants[value] = array
+
+    def inline(self, at: _Cursor, type: TensorType) -> Array:
+        dtype = type.dtype.numpy
+        if at.accept("0x"):
+            at.position -= 2
+            data = at.read(_HEX, "bytes in hex")[2:]
+            if len(data) != 2 * type.size_bytes:
+                raise at.error(f"{len(data)} hex digits do not fill {type}")
+            return np.frombuffer(bytes.fromhex(data), dtype).reshape(type.static_shape)
+        words: list[str] = []
+        pattern = _INT if dtype.kind in "iu" else _PLAIN if dtype == np.bool_ else _FLOAT
+        at.expect("(")
+        while not at.accept(")"):
+            if words:
+                at.expect(",")
+            words.append(at.read(pattern, f"an element of type {type.dtype}"))
+        if len(words) != math.prod(type.static_shape):
+            raise at.error(f"{len(words)} elements do not fill {type}")
+        try:
+            with np.errstate(over="ignore"):
+                return _array_of(words, dtype).reshape(type.static_shape)
+        except (OverflowError, ValueError) as error:
+            raise at.error(f"an element does not fit {type.dtype}: {error}") from None
+
+    def node(self, at: _Cursor) -> None:
+        outputs: list[Value] = []
+        while not at.accept("="):
+            if outputs:
+                at.expect(",")
+            outputs.append(self.define(at))
+        at.spaces()
+        op, inputs = at.op(0), list[Value | None]()
+        at.expect("(")
+        while not at.accept(")"):
+            if inputs:
+                at.expect(",")
+            inputs.append(None if at.accept("_") else self.use(at))
+        if not at.accept("@") and not outputs:
+            raise at.error("a node without outputs needs a name")
+        name = at.name() if at.text[at.position - 1] == "@" else outputs[0].name
+        origin = self.origin(at) if at.accept("from") else (name,)
+        if name in self.node_names:
+            raise at.error(f"node {name} is defined twice")
+        self.node_names.add(name)
+        self.check(at, op, inputs, outputs)
+        self.nodes.append(Node(name, op, tuple(inputs), tuple(outputs), origin))
+
+    def origin(self, at: _Cursor) -> tuple[str, ...]:
+        names: list[str] = []
+        at.spaces()
+        while at.position < len(at.text):
+            if names:
+                at.expect(",")
+            names.append(at.name())
+            at.spaces()
+        return tuple(names)
+
+    def check(self, at: _Cursor, op: Op, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> None:
+        try:
+            inferred = op.infer(*(None if v is None else v.type for v in inputs))
+        except ValueError as error:
+            raise at.error(str(error)) from None
+        if inferred != tuple(v.type for v in outputs):
+            raise at.error(f"{op.kind} gives ({', '.join(map(str, inferred))}), not the types of {list(outputs)}")

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lowered network: buffers, views and steps in execution order, grouped into phases."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from tensorwright.backends.base import Operand, Workload
+from tensorwright.ir.op import Array
+from tensorwright.ir.types import TensorType
+
+
+class Place(enum.Enum):
+    """Where a buffer lives."""
+
+    input = "input"        # the caller's array
+    output = "output"      # the caller's (or a fresh) array
+    constant = "constant"  # the plan's weights
+    arena = "arena"        # the context's arena, offset assigned by the memory plan
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A piece of memory. `index` is its position among buffers of the same place (inputs, outputs, constants)."""
+
+    name: str
+    place: Place
+    index: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An operand inside a buffer: `offset` in elements of the operand's dtype."""
+
+    buffer: Buffer
+    offset: int
+    operand: Operand
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One kernel call. `origin` are source-model node names; `name` is unique and readable."""
+
+    name: str
+    workload: Workload
+    inputs: tuple[View | None, ...]
+    outputs: tuple[View, ...]
+    origin: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One input or output of the engine as the user sees it."""
+
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps in a valid order; `phases` lists indexes of steps that may run side by side, a barrier between phases."""
+
+    name: str
+    inputs: tuple[Interface, ...]
+    outputs: tuple[Interface, ...]
+    steps: tuple[Step, ...]
+    phases: tuple[tuple[int, ...], ...]
+    buffers: tuple[Buffer, ...]
+    constants: tuple[Array, ...]  # by Buffer.index of place constant

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A built network, ready to run: immutable, shared between threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+from tensorwright.backends.cpu.launch import LoadedProgram, cpu_code
+from tensorwright.errors import InputError, PlanError
+from tensorwright.ir.op import Array
+from tensorwright.plan.plan import Plan, TensorInfo, save_plan
+from tensorwright.runtime.context import Context
+from tensorwright.runtime.profile import StepTime, summarise
+
+_MOST_IDLE: Final = 8  # contexts kept for later calls; more are made when more calls come at once, then dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that an engine holds. `arena` and `scratch` are what each of `contexts` living contexts takes.
+
+    `constants` are the network's own weights, kept for `save` and for other targets; where they are mapped
+    from a plan file the system reads and drops their pages as it likes.
+    """
+
+    weights: int
+    constants: int
+    code: int
+    arena: int
+    scratch: int
+    contexts: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.constants + self.code + self.contexts * (self.arena + self.scratch)
+
+    def as_dict(self) -> dict[str, int]:
+        """All items and the total, for JSON."""
+        return {**dataclasses.asdict(self), "total": self.total}
+
+
+class Engine:
+    """Runs a plan. Calls may come from any number of threads at once; each uses a context of its own.
+
+        y = engine(x)                     # arrays in, array (or a tuple of arrays) out, in declared order
+        out = engine.run({"data": x})     # dict in, dict out, by tensor name
+    """
+
+    def __init__(self, plan: Plan, *, threads: int | None = None, notes: Sequence[str] = (), where: str = "") -> None:
+        """Load the native CPU code of `plan` into this process.
+
+        `threads` bounds the workers of a run. `notes` are lines the user should know (`engine.notes`); `where` names
+        the plan in errors. Raises PlanError P105 when the plan holds no code for the CPU.
+        """
+        native = plan.native.get("cpu")
+        if native is None:
+            raise PlanError("the plan holds no code for the CPU", where=where or plan.name,
+                            why=f"it holds code for: {', '.join(plan.native) or 'no target'}",
+                            do="load it with tw.load, which makes the code", code="P105")
+        self._plan = plan
+        self.notes: tuple[str, ...] = tuple(notes)
+        self._program = LoadedProgram(cpu_code(native, where or plan.name), threads)
+        self._guard = threading.Lock()  # of the two lists below and _closed
+        self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+        self._idle: list[Context] = []
+        self._closed = False
+        self._returns_tuple = len(plan.outputs) != 1
+
+    # -- description ------------------------------------------------------------------------------
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self._plan.name
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Name, dtype and shape of each input, in the order of `engine(...)`."""
+        return self._plan.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Name, dtype and shape of each output, in the order they are returned."""
+        return self._plan.outputs
+
+    @property
+    def plan(self) -> Plan:
+        """What this engine was made from."""
+        return self._plan
+
+    @property
+    def threads(self) -> int:
+        """Workers of a run."""
+        return self._program.threads
+
+    def report(self) -> dict[str, Any]:
+        """What the build did and what the engine is, as plain JSON: the builder's report, steps, memory and notes."""
+        steps = [{"name": s.name, "origin": list(s.origin), "kernel": s.kernel} for s in self._program.code.steps]
+        return {**self._plan.report, "name": self.name, "producer": self._plan.producer,
+                "target": self._program.code.fingerprint, "inputs": [str(i) for i in self.inputs],
+                "outputs": [str(o) for o in self.outputs], "options": self._plan.options, "steps": steps,
+                "memory": self.memory().as_dict(), "notes": list(self.notes)}
+
+    def memory(self) -> Memory:
+        """What the engine and its contexts hold now, item by item."""
+        code = self._program.code
+        with self._guard:
+            contexts = len(self._contexts)
+        constants = sum(array.nbytes for array in self._plan.constants.values())
+        return Memory(weights=code.weights.nbytes, constants=constants, code=self._program.code_bytes,
+                      arena=code.arena_bytes, scratch=code.scratch_bytes * self.threads, contexts=contexts)
+
+    # -- running ----------------------------------------------------------------------------------
+    def __call__(self, *arrays: Any) -> Array | tuple[Array, ...]:
+        """Run on one array per input, in declared order; one array back, or a tuple when there are several outputs."""
+        if len(arrays) != len(self._plan.inputs):
+            raise InputError(f"the engine takes {len(self.inputs)} input arrays; {len(arrays)} were given",
+                             do=f"its inputs are {', '.join(map(str, self.inputs)) or 'none'}", code="I101")
+        context = self._borrow()
+        try:
+            results = context.execute(arrays)
+        finally:
+            self._give_back(context)
+        return tuple(results) if self._returns_tuple else results[0]
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """Run on `feeds` (input name -> array); returns output name -> array. Raises InputError (I101 to I108)."""
+        context = self._borrow()
+        try:
+            return context.run(feeds)
+        finally:
+            self._give_back(context)
+
+    def profile(self, feeds: Mapping[str, Any], repeat: int = 20) -> list[StepTime]:
+        """Time of each step on `feeds`, in execution order: the median of `repeat` runs (after two to warm up).
+
+        Steps run one after the other here, all workers meeting after each, so the sum is a little above a real run.
+        """
+        context = self._borrow()
+        try:
+            context.run(feeds)
+            arrays = [feeds[info.name] for info in self.inputs]
+            times = context.execute_profiled(arrays, max(repeat, 1) + 2)[2:]
+        finally:
+            self._give_back(context)
+        return summarise(times, self._program.code.steps)
+
+    def create_context(self) -> Context:
+        """A context for one thread, with memory of its own (`memory()` says how much)."""
+        with self._guard:
+            self._check_open()
+            context = Context(self._program, self.inputs, self.outputs)
+            self._contexts.add(context)
+        return context
+
+    def _borrow(self) -> Context:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self.create_context()
+
+    def _give_back(self, context: Context) -> None:
+        if len(self._idle) < _MOST_IDLE:
+            self._idle.append(context)
+
+    # -- life -------------------------------------------------------------------------------------
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan file, atomically. Raises PlanError P108 when that fails; an old file is then unchanged."""
+        self._check_open()
+        save_plan(self._plan, path)
+
+    def close(self) -> None:
+        """Free code and all contexts' memory, after waiting for runs in progress. Later runs raise InputError I108."""
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+            contexts = list(self._contexts)
+        for context in contexts:
+            context.close()
+        self._idle.clear()
+        self._program.close()
+        # What stays describes inputs and outputs; the mapped file goes.
+        self._plan = dataclasses.replace(self._plan, graph="", constants={}, choices=(), native={})
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("this engine is closed", do="run and save before closing, or load the plan again",
+                             code="I108")
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Engine({self.name!r}: {', '.join(map(str, self.inputs))} -> {', '.join(map(str, self.outputs))})"

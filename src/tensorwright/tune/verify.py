@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a kernel's outputs agree with the op's reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tensorwright.ir.op import ROUNDED, Array, Compare, Op
+from tensorwright.ops.fused import Fused, Literal
+
+# Ops whose result jumps: inputs that differ by a rounding may fall on both sides.
+_JUMPS = frozenset({"floor", "ceil", "round", "sign", "equal", "less", "less_equal", "greater", "greater_equal", "mod",
+                    "cast", "thresholded_relu"})
+_JUMPING_SHARE = 1e-3  # of the elements may then differ
+
+
+def tolerance(op: Op) -> Compare:
+    """How exactly a kernel of `op` must agree. For a region, the loosest of its parts, and relative to the largest
+    element: a kernel may fuse products and sums, and a later subtraction can cancel all but that rounding."""
+    parts = _parts(op)
+    if len(parts) == 1:
+        return parts[0].compare
+    rules = [ROUNDED, *(part.compare for part in parts)]
+    return Compare(max(r.rtol for r in rules), max(r.atol for r in rules), scaled=True)
+
+
+def mismatch(op: Op, got: Sequence[Array], want: Sequence[Array]) -> str:
+    """Why the outputs of a kernel differ from the reference; "" when they agree. NaN agrees with NaN."""
+    rule = tolerance(op)
+    share = _JUMPING_SHARE if any(part.kind in _JUMPS for part in _parts(op)[1:]) else 0.0
+    for index, (a, b) in enumerate(zip(got, want, strict=True)):
+        reason = _mismatch(np.asarray(a), np.asarray(b), rule, share)
+        if reason:
+            return f"output {index}: {reason}" if len(want) > 1 else reason
+    return ""
+
+
+def _parts(op: Op) -> list[Op]:
+    """The op, or what a region computes: first the anchor, else the first instruction."""
+    if not isinstance(op, Fused):
+        return [op]
+    return [*([op.anchor] if op.anchor is not None else []), *(i.op for i in op.body if not isinstance(i.op, Literal))]
+
+
+def _mismatch(got: Array, want: Array, rule: Compare, share: float) -> str:
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return f"{got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
+    if not want.size:
+        return ""
+    if want.dtype.kind == "f":
+        with np.errstate(all="ignore"):
+            error = np.abs(got.astype(np.float64) - want)
+            finite = want[np.isfinite(want)]
+            scale = np.abs(want) if not rule.scaled else np.abs(finite).max(initial=0.0)
+            bad = ~(error <= (rule.atol * scale if rule.scaled else rule.atol) + rule.rtol * scale)
+        bad &= ~((got == want) | (np.isnan(got) & np.isnan(want)))
+    else:
+        bad = got != want
+    count = int(np.count_nonzero(bad))
+    if count <= share * want.size:
+        return ""
+    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    return f"{count} of {want.size} elements differ, the first at {list(first)}: {got[first]} instead of {want[first]}"

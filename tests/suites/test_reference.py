@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Op.infer` and `Op.reference` of every row of the table, against ONNX Runtime."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+
+from suites.onnx_oracle import oracle
+from suites.op_table import CASES, OpCase
+from tensorwright import ops as o
+from tensorwright.ir.dtype import DType
+from tensorwright.ir.op import OPS
+from tensorwright.tune.verify import mismatch
+
+_IDS = [case.id for case in CASES]
+
+# Rows that onnx's own evaluator answers instead, and why.
+NOT_ON_RUNTIME = {
+    "relu(i64[5,7]:integers)": "ONNX Runtime has no i64 kernel",
+    "reduce[how=max;axes=(1);keepdims=true](f32[40,3]:special)": "ONNX Runtime drops a NaN after the first element",
+    "clip[low=0.0;high=none](f32[67]:special)": "ONNX Runtime takes a missing bound for the largest finite value",
+    "clip[low=none;high=6.0](f32[67]:special)": "ONNX Runtime takes a missing bound for the largest finite value",
+    "lrn[size=4;alpha=0.02;beta=0.75;bias=1.5](f32[5,5,2,3])": "ONNX Runtime takes odd sizes only",
+}
+
+
+def arrays_of(case: OpCase) -> tuple[int, list[np.ndarray | None]]:
+    """A seed of the case's own (shown when it fails) and its arrays, which nothing may write to."""
+    seed = zlib.crc32(case.id.encode())
+    arrays = case.make(np.random.default_rng(seed))
+    for array in arrays:
+        if array is not None:
+            array.flags.writeable = False
+    return seed, arrays
+
+
+def test_table_covers_every_op_once_by_id() -> None:
+    assert len(set(_IDS)) == len(_IDS)
+    bodies = {instr.op.kind for case in CASES if isinstance(case.op, o.Fused) for instr in case.op.body}
+    assert set(NOT_ON_RUNTIME) <= set(_IDS)
+    assert set(OPS) - {case.op.kind for case in CASES} - bodies <= {"copy"}, "an op has no row"
+
+
+@pytest.mark.parametrize("case", CASES, ids=_IDS)
+def test_reference_of_case_has_the_inferred_types(case: OpCase) -> None:
+    seed, arrays = arrays_of(case)
+    types = case.op.infer(*case.types)
+    results = case.op.reference(*arrays)
+    assert [(DType.of(y.dtype), y.shape) for y in results] == [(t.dtype, t.shape) for t in types], f"seed {seed}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=_IDS)
+def test_reference_of_case_agrees_with_onnx_runtime(case: OpCase) -> None:
+    seed, arrays = arrays_of(case)
+    expected = oracle(case.op, case.types, arrays, runtime=case.id not in NOT_ON_RUNTIME)
+    got = case.op.reference(*arrays)
+    assert mismatch(case.op, got, [expected]) == "", f"seed {seed}"
