@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from tensorwright.backends.cpu.launch import native_of
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.errors import BuildError, PlanError, TargetError
 from tensorwright.importers.base import import_model
-from tensorwright.ir.graph import Graph
+from tensorwright.ir.graph import Graph, Value
 from tensorwright.ir.text import graph_text, parse_graph, stored_constants
 from tensorwright.lower.lower import lower
 from tensorwright.lower.program import Program
@@ -57,8 +57,8 @@ def build(model: Model, target: str = "cpu", precision: str = "fp32", *, shapes:
           weights: str | os.PathLike[str] | None = None, outputs: Sequence[str] | None = None, threads: int | None = None) -> Engine:
     """Build an engine for this machine from a model.
 
-    `model`: path or bytes of an ONNX file, an `onnx.ModelProto` or a `tw.Network`. `target`: "cpu", or "cpu:avx2",
-    "cpu:avx512" to override the instruction set. `shapes`: input name -> fixed shape for inputs with symbolic dims.
+    `model`: path or bytes of an ONNX file, an `onnx.ModelProto` or a `tw.Network`. `target`: "cpu"; "cpu:avx2",
+    "cpu:avx512" to override the instruction set; "reference" for the unoptimised graph in NumPy. `shapes`: input name -> fixed shape for inputs with symbolic dims.
     `tune`: "off" (first guess of every kernel), "quick" or "full". `timing_cache`: file that keeps measurements
     (default: one in the user's cache folder). `workspace` ("1GiB" or bytes) bounds the scratch memory of a kernel.
     `progress`: True draws a progress bar, a callable receives every event. `threads` bounds the workers of a run.
@@ -70,8 +70,10 @@ def build(model: Model, target: str = "cpu", precision: str = "fp32", *, shapes:
         raise BuildError(f"this version builds fp32 engines only; precision={precision!r}" + (" with calibration" if calibration is not None else ""),
                          do="leave precision, calibration and max_drop out", code="B120")
     fixed = {name: _fixed_shape(name, shape) for name, shape in (shapes or {}).items()}
-    chosen = cpu_target(target)
     graph = import_model(model, weights=weights, outputs=outputs, shapes=fixed or None)
+    if target == "reference":
+        return Engine(reference_plan(graph), target=target)
+    chosen = cpu_target(target)
     cache = TuningCache.open(timing_cache)
     options = Options(chosen, fixed, tune, threads, parse_bytes(workspace), cache, progress)
     plan = make_plan(graph, options)
@@ -98,8 +100,21 @@ def make_plan(graph: Graph, options: Options) -> Plan:
         report={"passes": report.as_dict()}, native={"cpu": native})
 
 
+def reference_plan(graph: Graph) -> Plan:
+    """The graph as it was imported, without code: what target "reference" runs. Raises BuildError B121."""
+    _check_static(graph)
+    return Plan(name=graph.name, producer=PRODUCER, inputs=_infos(zip([v.name for v in graph.inputs], graph.inputs, strict=True)),
+                outputs=_infos(zip(graph.output_names, graph.outputs, strict=True)), graph=graph_text(graph),
+                constants=stored_constants(graph), options={"target": "reference", "precision": "fp32"})
+
+
+def _infos(named: Iterable[tuple[str, Value]]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(name, value.type.dtype, value.type.static_shape) for name, value in named)
+
+
 def respecialise(plan: Plan, *, target: str) -> Plan:
-    """The same network for another target: its graph and choices are kept, code is generated again.
+    """The same network for another target: its graph and choices are kept, code is generated again (the passes
+    change nothing in a graph that they made).
 
     A choice that the target cannot use (its family rejects the workload there) falls back to the family order's first
     guess. Raises TargetError for an unknown target, PlanError P106 for a graph that is not one.
@@ -109,7 +124,7 @@ def respecialise(plan: Plan, *, target: str) -> Plan:
         graph = parse_graph(plan.graph, plan.constants)
     except ValueError as error:
         raise PlanError("the plan's graph cannot be read", where=plan.name, why=str(error), do="build the plan again", code="P106") from error
-    program = lower(graph)
+    program = lower(optimise(graph).graph)
     options = Options(chosen, {}, "off", None, None, None, None)
     first_guess = _tuned(program, options)
     kept = {c.workload: c for c in plan.choices}
@@ -124,7 +139,7 @@ def cpu_target(text: str) -> CpuTarget:
     if text == "cpu" or text.startswith("cpu:"):
         return CpuTarget.parse(text)
     raise TargetError(f"this version cannot build for target {text!r}", why="it generates code for CPUs only",
-                      do="use target='cpu', or cpu:avx512, cpu:avx2", code="D101")
+                      do="use target='cpu', cpu:avx512, cpu:avx2 or reference", code="D101")
 
 
 def parse_bytes(text: str | int | None) -> int | None:

@@ -54,3 +54,17 @@ def test_same_choices_give_identical_plan_bytes(tmp_path: Path) -> None:
         with tw.build(NETS["mobile"](), timing_cache=tmp_path / "tune.json") as engine:
             engine.save(tmp_path / name)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["mobile", "encoder"])
+def test_reference_target_agrees_with_native_code_and_its_plan_becomes_one(name: str, tmp_path: Path) -> None:
+    model = NETS[name]()
+    feeds = feed(model, 9)
+    with tw.build(model, target="reference") as engine:
+        (want,) = engine.run(feeds).values()
+        assert engine.threads == 1 and sum(step.us for step in engine.profile(feeds, repeat=2)) > 0
+        engine.save(tmp_path / "portable.plan")
+    for target in ("cpu", "reference"):
+        with tw.load(tmp_path / "portable.plan", target=target) as engine:
+            (got,) = engine.run(feeds).values()
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)

@@ -128,11 +128,13 @@ class ThresholdedRelu(Unary):
 
 @op("gelu")
 class Gelu(Unary):
-    """x * (1 + erf(x / sqrt(2))) / 2, or its tanh approximation."""
+    """x * (1 + erf(x / sqrt(2))) / 2, or its tanh approximation. The reference computes in f64: the sum cancels
+    for negative x."""
 
     approximate: bool = False
 
     def compute(self, x: Array) -> Any:
+        x = x.astype(np.float64)
         if self.approximate:
             return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
         return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))

@@ -7,7 +7,7 @@ import ctypes
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from tensorwright.plan.plan import TensorInfo
 from tensorwright.runtime.arena import Arena
 from tensorwright.runtime.bindings import READABLE, Binding, accept_output, address, admit, check_names
 
+if TYPE_CHECKING:
+    from tensorwright.backends.reference.launch import ReferenceProgram
+
 _LINE: Final = 128  # keeps the barrier away from what workers write
 _ndarray, _empty = np.ndarray, np.empty
 
@@ -29,7 +32,7 @@ class Context:
     Two threads running one context at the same moment is a mistake and gives InputError I107.
     """
 
-    def __init__(self, program: LoadedProgram, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+    def __init__(self, program: LoadedProgram | ReferenceProgram, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
         first = launch.FIRST_TENSOR
         self._program = program
         self._inputs = [Binding(info, first + i) for i, info in enumerate(inputs)]

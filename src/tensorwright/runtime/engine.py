@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tensorwright.backends.cpu.launch import LoadedProgram, cpu_code
 from tensorwright.errors import InputError, PlanError
@@ -18,6 +18,9 @@ from tensorwright.ir.op import Array
 from tensorwright.plan.plan import Plan, TensorInfo, save_plan
 from tensorwright.runtime.context import Context
 from tensorwright.runtime.profile import StepTime, summarise
+
+if TYPE_CHECKING:
+    from tensorwright.backends.reference.launch import ReferenceProgram
 
 _MOST_IDLE: Final = 8  # contexts kept for later calls; more are made when more calls come at once, then dropped
 
@@ -47,6 +50,19 @@ class Memory:
         return {**dataclasses.asdict(self), "total": self.total}
 
 
+def _program(plan: Plan, target: str, threads: int | None, where: str) -> LoadedProgram | ReferenceProgram:
+    if target == "reference":
+        from tensorwright.backends.reference.launch import ReferenceProgram
+
+        return ReferenceProgram(plan)
+    native = plan.native.get("cpu")
+    if native is None:
+        raise PlanError("the plan holds no code for the CPU", where=where,
+                        why=f"it holds code for: {', '.join(plan.native) or 'no target'}",
+                        do="load it with tw.load, which makes the code", code="P105")
+    return LoadedProgram(cpu_code(native, where), threads)
+
+
 class Engine:
     """Runs a plan. Calls may come from any number of threads at once; each uses a context of its own.
 
@@ -54,20 +70,16 @@ class Engine:
         out = engine.run({"data": x})     # dict in, dict out, by tensor name
     """
 
-    def __init__(self, plan: Plan, *, threads: int | None = None, notes: Sequence[str] = (), where: str = "") -> None:
-        """Load the native CPU code of `plan` into this process.
+    def __init__(self, plan: Plan, *, target: str = "cpu", threads: int | None = None, notes: Sequence[str] = (),
+                 where: str = "") -> None:
+        """Load the native CPU code of `plan` into this process; with target "reference", evaluate its graph in NumPy.
 
         `threads` bounds the workers of a run. `notes` are lines the user should know (`engine.notes`); `where` names
         the plan in errors. Raises PlanError P105 when the plan holds no code for the CPU.
         """
-        native = plan.native.get("cpu")
-        if native is None:
-            raise PlanError("the plan holds no code for the CPU", where=where or plan.name,
-                            why=f"it holds code for: {', '.join(plan.native) or 'no target'}",
-                            do="load it with tw.load, which makes the code", code="P105")
         self._plan = plan
         self.notes: tuple[str, ...] = tuple(notes)
-        self._program = LoadedProgram(cpu_code(native, where or plan.name), threads)
+        self._program: LoadedProgram | ReferenceProgram = _program(plan, target, threads, where or plan.name)
         self._guard = threading.Lock()  # of the two lists below and _closed
         self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()
         self._idle: list[Context] = []

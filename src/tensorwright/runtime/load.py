@@ -23,12 +23,14 @@ def load(source: str | os.PathLike[str] | Bytes, *, target: str = "cpu", native:
     Native code made for `target` is used as it is: loading does no other work. Otherwise code for `target` is made
     from the plan's graph and choices, and one line in the log and in `engine.notes` says so. A plan carries machine
     code: with native="ignore" none of it runs, and code is made from the portable part, which is data only.
-    `threads` bounds the workers of a run. Raises PlanError (P101 to P107), TargetError for an unknown target.
+    Target "reference" evaluates the graph in NumPy. `threads` bounds the workers of a run. Raises PlanError (P101 to P107), TargetError for an unknown target.
     """
-    from tensorwright.backends.cpu.target import CpuTarget  # LLVM is loaded only when code is
-
     plan = read_plan(source)
     where = "plan in memory" if isinstance(source, bytes | bytearray | memoryview) else os.fspath(source)
+    if target == "reference":
+        return Engine(plan, target=target, where=where)
+    from tensorwright.backends.cpu.target import CpuTarget  # LLVM is loaded only when code is
+
     here = CpuTarget.parse(target).fingerprint
     made_for = plan.native["cpu"].fingerprint if "cpu" in plan.native else ""
     if made_for == here and native == "use":

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tensorwright.backends.base import Workload
+from tensorwright.backends.base import Operand, Workload
 from tensorwright.backends.cpu.kernels.pointwise import PointwiseNd
 from tensorwright.ir.dtype import DType
 from tensorwright.ops.activation import Gelu, Relu, Sigmoid
@@ -16,6 +16,7 @@ from tensorwright.ops.fused import Literal
 from tensorwright.ops.norm import BatchNorm
 from tests.backends.cpu.oracle_check import (
     ISAS,
+    SEED,
     compiles_for_neon,
     dense,
     ordered,
@@ -107,6 +108,27 @@ def test_copy_moves_every_element(name: str, isa: str) -> None:
 def test_pointwise_nan_and_infinity_flow(isa: str) -> None:
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-42, 3e38] * 5, np.float32).reshape(5, 7)
     verify(PointwiseNd(), workload(BIAS_RELU, dense(5, 7), dense(7)), isa, [x, x[0][::-1].copy()])
+
+
+def _random_operand(rng: np.random.Generator, shape: tuple[int, ...], *, may_broadcast: bool) -> Operand:
+    """Axes in random order with random gaps; some broadcast, some leading ones left out."""
+    dims = [1 if may_broadcast and rng.random() < 0.2 else d for d in shape]
+    strides, step = [0] * len(dims), 1
+    for axis in rng.permutation(len(dims)):
+        strides[axis] = step
+        step = step * dims[axis] + int(rng.random() < 0.25)
+    first = int(rng.integers(0, len(dims) + 1)) if may_broadcast and rng.random() < 0.2 else 0
+    return view(dims[first:], strides[first:])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("number", range(20))
+def test_pointwise_random_layouts_equal_reference(number: int, isa: str) -> None:
+    rng = np.random.default_rng([SEED, number])
+    shape = tuple(int(d) for d in rng.choice([1, 2, 3, 5, 7, 9, 16, 19, 33], int(rng.integers(1, 5))))
+    inputs = [_random_operand(rng, shape, may_broadcast=k > 0) for k in range(3)]
+    op = region(None, 3, (Sub(), (0, 1)), (Mul(), (3, 2)))
+    verify(PointwiseNd(), workload(op, *inputs, out=_random_operand(rng, shape, may_broadcast=False)), isa, most=1)
 
 
 def test_pointwise_rejects_what_it_cannot_emit() -> None:

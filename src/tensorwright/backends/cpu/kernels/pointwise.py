@@ -243,34 +243,21 @@ class _Tiles:
 
     def _tile(self, bases: Sequence[Reg], rows: int, columns: int) -> None:
         """`rows` of the slow axis, each a register of `columns` of the fast axis."""
-        f = self.f
+        f, out = self.f, self.o.pointers[_OUT]
         turned = {k: self._turned(k, bases[k], rows, columns) for k in self.o.inputs
                   if self.slow.strides[k] == 1 and self.fast.strides[k] not in (0, 1)}
         for i in range(rows):
-            values = []
-            for k in self.o.inputs:
-                value = (
-                    turned[k][i]
-                    if k in turned
-                    else load_lanes(
-                        f,
-                        self.o.pointers[k],
-                        bases[k] + i * self.slow.strides[k],
-                        self.fast.strides[k],
-                        self.lanes,
-                        columns,
-                        self.o.elements[k],
-                    )
-                )
-                values.append(value if value is not None else f.undef(vector(self.lanes, self.o.elements[k])))
-            store_lanes(
-                f, self.o.compute(values), self.o.pointers[_OUT], bases[_OUT] + i * self.slow.strides[_OUT], 1, columns
-            )
+            values = [turned[k][i] if k in turned else self._straight(k, bases[k], i, columns) for k in self.o.inputs]
+            store_lanes(f, self.o.compute(values), out, bases[_OUT] + i * self.slow.strides[_OUT], 1, columns)
 
-    def _turned(self, k: int, base: Reg, rows: int, columns: int) -> list[Reg | None]:
+    def _straight(self, k: int, base: Reg, row: int, columns: int) -> Reg:
+        """One row of operand k's tile, read along the fast axis."""
+        offset, stride = base + row * self.slow.strides[k], self.fast.strides[k]
+        return load_lanes(self.f, self.o.pointers[k], offset, stride, self.lanes, columns, self.o.elements[k])
+
+    def _turned(self, k: int, base: Reg, rows: int, columns: int) -> list[Reg]:
         """Operand k's tile, read along the slow axis and transposed."""
-        ty = vector(self.lanes, self.o.elements[k])
-        read: list[Reg | None] = [
-            self.f.load_first(ty, self.o.pointers[k], base + j * self.fast.strides[k], rows) if j < columns else None
-            for j in range(self.lanes)]
-        return transpose(self.f, read)
+        f, ty, stride = self.f, vector(self.lanes, self.o.elements[k]), self.fast.strides[k]
+        read = [f.load_first(ty, self.o.pointers[k], base + j * stride, rows) if j < columns else f.undef(ty)
+                for j in range(self.lanes)]
+        return transpose(f, read)

@@ -126,10 +126,10 @@ class _Rows:
             return
         f, axis = self.f, self.axes[2]
         runs = axis.phases[0].runs(1)
-        is_static = len(runs) * axis.kernel <= _MOST_COLUMN_CODE
-        for start, stop, valid in (
-            [(r.first, r.first + r.repeat, r.valid[0]) for r in runs] if is_static else [(0, axis.count, None)]
-        ):
+        pieces: list[tuple[int, int, tuple[bool, ...] | None]] = [(0, axis.count, None)]
+        if len(runs) * axis.kernel <= _MOST_COLUMN_CODE:
+            pieces = [(r.first, r.first + r.repeat, r.valid[0]) for r in runs]
+        for start, stop, valid in pieces:
             with f.loop(start, stop) as column, f.loop(0, groups) as group:
                 self._window(n, row, taps, column, first + group * self.width, channels, valid)
 
@@ -162,9 +162,8 @@ class _Rows:
         """Adds, or takes the maximum of, the registers at the offsets."""
         f, stride = self.f, self.x_strides[1]
         for v, (accumulator, count) in enumerate(zip(accumulators, counts, strict=True)):
-            values = [
-                load_lanes(f, f.arg("in0"), o + v * self.lanes * stride, stride, self.lanes, count) for o in offsets
-            ]
+            shift = v * self.lanes * stride
+            values = [load_lanes(f, f.arg("in0"), o + shift, stride, self.lanes, count) for o in offsets]
             if not values:
                 continue
             if self.averages:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from tensorwright.backends.cpu.emitter import Function, Reg, width_of
 
 
-def transpose(f: Function, rows: Sequence[Reg | None]) -> list[Reg | None]:
-    """Square transposition of n registers of n lanes (n a power of two); None is a register of no interest.
+def transpose(f: Function, rows: Sequence[Reg]) -> list[Reg]:
+    """Square transposition of n registers of n lanes, n a power of two.
 
     Step s exchanges the off-diagonal s x s blocks of each 2s x 2s block: log2(n) steps of n shuffles.
     """
@@ -20,18 +20,10 @@ def transpose(f: Function, rows: Sequence[Reg | None]) -> list[Reg | None]:
         lower = [k + step if not k & step else n + k for k in range(n)]
         for i in range(n):
             if not i & step:
-                out[i], out[i + step] = _both(f, out[i], out[i + step], upper), _both(f, out[i], out[i + step], lower)
+                a, b = out[i], out[i + step]
+                out[i], out[i + step] = f.shuffle(a, b, upper), f.shuffle(a, b, lower)
         step *= 2
     return out
-
-
-def _both(f: Function, a: Reg | None, b: Reg | None, lanes: Sequence[int]) -> Reg | None:
-    if a is None and b is None:
-        return None
-    n = len(lanes)
-    if a is None:
-        return f.shuffle(b, None, [k - n if k >= n else -1 for k in lanes]) if b is not None else None
-    return f.shuffle(a, b, [k if k < n or b is not None else -1 for k in lanes])
 
 
 def pick(f: Function, sources: Sequence[Reg], lanes: Sequence[tuple[int, int]]) -> Reg:
