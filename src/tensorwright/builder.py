@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tensorwright import __version__
 from tensorwright.backends.base import Accept, CpuKernel, Workload
 from tensorwright.backends.cpu.assemble import assemble
 from tensorwright.backends.cpu.kernels import FAMILIES
@@ -35,7 +36,7 @@ from tensorwright.tune.workload import constants_of, tasks_of
 if TYPE_CHECKING:
     from tensorwright.importers.base import Model
 
-PRODUCER = "tensorwright 0.1.0"
+PRODUCER = f"tensorwright {__version__}"
 
 
 @dataclass(frozen=True, slots=True)

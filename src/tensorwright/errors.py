@@ -80,6 +80,6 @@ class TargetError(TensorwrightError):
 
 
 class InternalError(TensorwrightError):
-    """A defect of Tensorwright itself: please send the output of `tensorwright report`. Codes X1xx."""
+    """A defect of Tensorwright itself: please report it with the output of `tensorwright doctor --json`. Codes X1xx."""
 
     default_code = "X100"

@@ -118,6 +118,7 @@ def test_run_model_without_building_first_works(model: pathlib.Path) -> None:
 
 def test_inspect_plan_shows_interface_steps_and_sections(plan: pathlib.Path) -> None:
     facts = run_json("inspect", plan)
+    assert facts["producer"] == f"tensorwright {tw.__version__}"
     assert facts["kind"] == "plan" and facts["inputs"] == ["image: f32[1,3,9,7]"]
     steps = facts["targets"]["cpu"]["steps"]
     assert {"stem", "stem_relu", "head"} <= {name for step in steps for name in step["origin"]}
@@ -154,6 +155,17 @@ def test_bench_vs_onnxruntime_reports_both(model: pathlib.Path) -> None:
     for row in facts["runtimes"].values():
         assert row["min_us"] <= row["p50_us"] <= row["p90_us"] <= row["p99_us"]
         assert row["relative_difference"] < 1e-4
+
+
+@pytest.mark.parametrize("target", ["cpu:avx2", "reference"])
+def test_bench_other_target_times_that_target(model: pathlib.Path, tmp_path: pathlib.Path, target: str) -> None:
+    words = ["--target", target, "--seconds", 0.01, "--rounds", 1]
+    facts = run_json("bench", model, *words, "--tune", "off")
+    assert facts["target"] == target and facts["runtimes"]["tensorwright"]["samples"] >= 5
+    plan = tmp_path / "other.plan"
+    assert run_json("build", model, "-o", plan, "--target", target, "--tune", "off")["target"] == target
+    made_for = [native["fingerprint"].split("|")[1] for native in run_json("inspect", plan)["targets"].values()]
+    assert made_for == ([] if target == "reference" else ["avx2"])
 
 
 def test_bench_for_people_names_peers_that_are_missing(plan: pathlib.Path, model: pathlib.Path,

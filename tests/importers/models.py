@@ -21,19 +21,31 @@ Shape = Sequence[int | str | None]
 RTOL = 1e-4
 
 
-def node(op: str, inputs: Sequence[str], outputs: Sequence[str] = ("y",), name: str = "", **attributes: Any) -> onnx.NodeProto:
+def node(
+    op: str, inputs: Sequence[str], outputs: Sequence[str] = ("y",), name: str = "", **attributes: Any
+) -> onnx.NodeProto:
     return helper.make_node(op, list(inputs), list(outputs), name=name, **attributes)
 
 
-def model(nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, Shape], outputs: Mapping[str, Shape | None] | Sequence[str] = ("y",),
-          constants: Mapping[str, Any] | None = None, *, opset: int = 17, kinds: Mapping[str, int] | None = None) -> onnx.ModelProto:
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Shape],
+    outputs: Mapping[str, Shape | None] | Sequence[str] = ("y",),
+    constants: Mapping[str, Any] | None = None,
+    *,
+    opset: int = 17,
+    kinds: Mapping[str, int] | None = None,
+) -> onnx.ModelProto:
     """Inputs and outputs are f32 unless `kinds` says otherwise; an output without a shape declares none."""
     kinds = kinds or {}
     shapes = dict(outputs) if isinstance(outputs, Mapping) else dict.fromkeys(outputs)
     graph = helper.make_graph(
-        list(nodes), "test", [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), s) for n, s in inputs.items()],
+        list(nodes),
+        "test",
+        [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), s) for n, s in inputs.items()],
         [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), s) for n, s in shapes.items()],
-        [numpy_helper.from_array(np.asarray(a), n) for n, a in (constants or {}).items()])
+        [numpy_helper.from_array(np.asarray(a), n) for n, a in (constants or {}).items()],
+    )
     result = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     result.ir_version = 8 if opset < 20 else 10
     return result
@@ -68,5 +80,7 @@ def assert_agrees(proto: onnx.ModelProto, *, seed: int, shapes: Mapping[str, Seq
         where = f"output {name!r}, seed {seed}"
         assert (got.dtype, got.shape) == (want.dtype, want.shape), where
         finite = np.abs(want[np.isfinite(want)]) if want.dtype.kind == "f" else np.zeros(0)
-        np.testing.assert_allclose(got, want, rtol=RTOL if finite.size else 0, atol=RTOL * finite.max(initial=0), err_msg=where)
+        np.testing.assert_allclose(
+            got, want, rtol=RTOL if finite.size else 0, atol=RTOL * finite.max(initial=0), err_msg=where
+        )
     return graph

@@ -70,12 +70,13 @@ def bench(
         timings: dict[str, list[Timing]] = {}
         for _ in range(rounds):
             for runtime in ("tensorwright", *(name for name in wanted if name not in missing)):
-                request = peers.Request(runtime, plan if runtime == "tensorwright" else model, feed, count, seconds)
+                path = plan if runtime == "tensorwright" else model
+                request = peers.Request(runtime, path, target, feed, count, seconds)
                 timings.setdefault(runtime, []).append(peers.measure(request))
     rows = {runtime: figures(results) for runtime, results in timings.items()}
     for runtime, results in timings.items():
         rows[runtime]["relative_difference"] = _difference(results[0], timings["tensorwright"][0])
-    data = {"model": model, "threads": count, "rounds": rounds, "seconds": seconds, "seed": seed,
+    data = {"model": model, "target": target, "threads": count, "rounds": rounds, "seconds": seconds, "seed": seed,
             "build_seconds": build_seconds, "runtimes": rows, "not_installed": missing, "machine": facts}
     answer(data, lambda: _draw(data, rows, missing), as_json=as_json)
 

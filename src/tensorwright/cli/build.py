@@ -48,7 +48,7 @@ def build(
     built = time.perf_counter() - start
     engine.save(plan)
     report = engine.report()
-    edits = sum(len(stage["edits"]) for stage in report["passes"]["stages"])
+    edits = sum(len(stage["edits"]) for stage in report.get("passes", {}).get("stages", ()))
     data = {"plan": str(plan), "plan_bytes": plan.stat().st_size, "build_seconds": round(built, 3), "target": target,
             "steps": len(report["steps"]), "edits": edits, "memory": engine.memory().as_dict()}
     answer(data, f"{plan}  {bytes_text(plan.stat().st_size)}, {len(report['steps'])} steps, built in {built:.1f} s",

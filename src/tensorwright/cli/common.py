@@ -29,7 +29,7 @@ EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the Python traceback of an error.")]
 Model = Annotated[str, typer.Argument(help="A model (.onnx) or a plan (.plan).", show_default=False)]
-Target = Annotated[str, typer.Option("--target", help="cpu, cpu:avx512, cpu:avx2 or cpu:neon.")]
+Target = Annotated[str, typer.Option("--target", help="cpu, cpu:avx512, cpu:avx2, or reference (NumPy, slow).")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads of a run; 0: all this process may use.")]
 Tune = Annotated[str, typer.Option("--tune", help="off, quick or full: how many kernels are timed.")]
 TimingCache = Annotated[str, typer.Option("--timing-cache", help="File of measured kernel times to read and extend.")]

@@ -32,10 +32,14 @@ WARM_UP_SECONDS, MOST_SAMPLES, FEWEST_SAMPLES = 0.2, 100_000, 5
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to time: `model` is a plan for tensorwright and an ONNX file for a peer; `feed` an .npz of its inputs."""
+    """What to time: `model` is a plan for tensorwright and an ONNX file for a peer; `feed` an .npz of its inputs.
+
+    `target` matters to tensorwright only.
+    """
 
     runtime: str
     model: str
+    target: str
     feed: str
     threads: int
     seconds: float
@@ -78,7 +82,7 @@ def measure(request: Request) -> Timing:
 def _tensorwright(request: Request, feed: Arrays) -> Runner:
     import tensorwright as tw
 
-    context = tw.load(request.model, threads=request.threads).create_context()
+    context = tw.load(request.model, target=request.target, threads=request.threads).create_context()
     return lambda: context.run(feed)
 
 

@@ -29,7 +29,8 @@ def import_model(model: Model, *, weights: str | os.PathLike[str] | None = None,
     not belong to the format, and what the importer of the format raises.
     """
     if weights is not None:
-        raise ModelError("weights= does not belong to this format", where=str(model)[:200], code="M105",
+        where = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
+        raise ModelError("weights= does not belong to this format", where=where, code="M105",
                          why="ONNX models and networks hold their weights", do="leave weights= out")
     if isinstance(model, Network | Graph):
         if outputs is not None or shapes:

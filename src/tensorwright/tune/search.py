@@ -179,7 +179,7 @@ class _Tuner:
             failures = [f"{o.family} {o.config}: {o.reason or o.status}" for o in outcomes if o.status != "rejected"]
             raise BuildError(f"every kernel for {short(job.workload)} failed", why=failures, code="B103",
                              where=self.where.get(job.key, job.key),
-                             do="this is a defect of Tensorwright: please send the output of `tensorwright report`")
+                             do="this is a defect of Tensorwright: report it with `tensorwright doctor --json`")
         return Choice(winner.family.name, winner.family.version, winner.config.as_dict(), race.best(winner), "measured")
 
 

@@ -104,6 +104,21 @@ def verify(family: KernelFamily[Any, Any, Any], w: Workload, isa: str, inputs: S
         loaded.code.close()
 
 
+def verify_in_place(family: KernelFamily[Any, Any, Any], w: Workload, isa: str) -> None:
+    """Fails unless the output is right when it lies in the memory of input 0, which has the same strides."""
+    target, rng = CpuTarget.parse(f"cpu:{isa}"), np.random.default_rng(SEED)
+    assert w.inputs[0] is not None and w.inputs[0].strides == w.outputs[0].strides
+    inputs = [None if o is None else random_values(o, rng) for o in w.inputs]
+    kernel = family.emit(w, next(iter(family.candidates(w, target))), target, "kernel", {})
+    loaded = LoadedKernel(w, kernel, target, inputs)
+    loaded.outputs[0][...] = inputs[0]
+    loaded.pointers[0] = loaded.pointers[len(inputs)]
+    loaded.run(3)
+    reason = mismatch(w.op, [loaded.outputs[0]], list(w.op.reference(*inputs)))
+    assert not reason, f"{family.name} in place for {isa} on {w} (seed {SEED}): {reason}"
+    loaded.code.close()
+
+
 def rejected(family: KernelFamily[Any, Any, Any], w: Workload) -> str:
     """The reason for the reject."""
     accepted = family.accepts(w, CpuTarget.parse("cpu:avx2"))

@@ -83,6 +83,8 @@ TABLES = {
     "pad_edge": workload(Pad((2, 3, 1, 2), "edge"), dense(4, 19)),
     "pad_wrap": workload(Pad((0, 3, 1, 2), "wrap"), dense(4, 19)),
     "pad_i64": workload(Pad((1, 1), value=7.0), dense(5, dtype=I64)),
+    "pad_negative_i64": workload(Pad((1, 1), value=-7.0), dense(5, dtype=I64)),
+    "pad_high_u8": workload(Pad((1, 20), value=255.0), dense(5, dtype=U8)),
     "pad_f16": workload(Pad((1, 1), value=-2.0), dense(5, dtype=F16)),
     "tile": workload(Tile((2, 3)), dense(4, 19)),
     "tile_many": workload(Tile((2, 40)), dense(2, 3)),

@@ -23,6 +23,7 @@ from tests.backends.cpu.oracle_check import (
     region,
     rejected,
     verify,
+    verify_in_place,
     view,
     workload,
 )
@@ -108,6 +109,12 @@ def test_copy_moves_every_element(name: str, isa: str) -> None:
 def test_pointwise_nan_and_infinity_flow(isa: str) -> None:
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-42, 3e38] * 5, np.float32).reshape(5, 7)
     verify(PointwiseNd(), workload(BIAS_RELU, dense(5, 7), dense(7)), isa, [x, x[0][::-1].copy()])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["large", "channels_last_bias", "interleaved_bias", "mixed_layouts", "scalar"])
+def test_pointwise_in_place_equals_reference(name: str, isa: str) -> None:
+    verify_in_place(PointwiseNd(), WORKLOADS[name], isa)
 
 
 def _random_operand(rng: np.random.Generator, shape: tuple[int, ...], *, may_broadcast: bool) -> Operand:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tensorwright.backends.base import KernelFamily, Workload
+from tensorwright.backends.cpu.kernels.arg_extreme import ArgExtreme
 from tensorwright.backends.cpu.kernels.norm import NormRows
-from tensorwright.backends.cpu.kernels.reduce import ArgExtreme, ReduceNd
+from tensorwright.backends.cpu.kernels.reduce import ReduceNd
 from tensorwright.backends.cpu.kernels.softmax import SoftmaxRows
 from tensorwright.ir.dtype import DType
 from tensorwright.ops.activation import Relu
@@ -27,6 +28,7 @@ from tests.backends.cpu.oracle_check import (
     region,
     rejected,
     verify,
+    verify_in_place,
     view,
     workload,
 )
@@ -86,6 +88,10 @@ REDUCE = {
     "i32_min": workload(Reduce("min", (0,)), dense(30, 21, dtype=I32)),
     "bool_any": workload(Reduce("max", (1,)), dense(30, 3, dtype=BOOL)),
     "u8_max": workload(Reduce("max", (1,)), dense(3, 100, dtype=U8)),
+    "large_few_channels": workload(MEAN_HW, ordered(NHWC, 1, 20, 60, 56)),
+    "large_parts_epilogue": workload(region(MEAN_HW, 1, (Add(), (2, 1))), ordered(NHWC, 2, 9, 70, 60), dense(9, 1, 1)),
+    "large_everything": workload(Reduce("max", (0, 1), False), dense(260, 301)),
+    "large_everything_mean": workload(Reduce("mean", (0,), True), dense(70000)),
     "unit_axis": workload(Reduce("sum", (1,), False), dense(6, 1, 5)),
     "empty": workload(Reduce("sum", (1,)), dense(0, 3)),
 }
@@ -109,6 +115,18 @@ CASES: list[tuple[KernelFamily[Any, Any, Any], str, Workload]] = [
 @pytest.mark.parametrize(("family", "name", "w"), CASES, ids=[f"{f.name}-{n}" for f, n, _ in CASES])
 def test_row_kernel_equals_reference(family: KernelFamily[Any, Any, Any], name: str, w: Workload, isa: str) -> None:
     verify(family, w, isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["in_registers", "long", "long_log", "outer_axis_long"])
+def test_softmax_in_place_equals_reference(name: str, isa: str) -> None:
+    verify_in_place(SoftmaxRows(), SOFTMAX[name], isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["layer", "layer_long", "instance_channels_last"])
+def test_norm_in_place_equals_reference(name: str, isa: str) -> None:
+    verify_in_place(NormRows(), NORM[name], isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)

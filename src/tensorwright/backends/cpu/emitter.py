@@ -275,6 +275,13 @@ class Function:
             return base
         return self.op("ptr", f"getelementptr inbounds {element}, ptr {base.ref}, i64 {offset.ref}")
 
+    def opaque(self, pointer: Reg) -> Reg:
+        """The same pointer, as one that LLVM knows nothing about: loads through it are not merged with others.
+
+        Without this, equal loads of overlapping windows are done once and kept, and the registers spill.
+        """
+        return self.op("ptr", f'call ptr asm sideeffect "", "=r,0"(ptr {pointer.ref})')
+
     def load(self, ty: str, base: Reg, offset: Reg | int = 0) -> Reg:
         """Load `ty` at base + offset elements; element alignment only is assumed."""
         ptr = self.gep(base, offset, element_of(ty))

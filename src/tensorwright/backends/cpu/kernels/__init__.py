@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from tensorwright.backends.base import KernelFamily
+from tensorwright.backends.cpu.kernels.arg_extreme import ArgExtreme
 from tensorwright.backends.cpu.kernels.attention import AttentionTiled
 from tensorwright.backends.cpu.kernels.conv_depthwise import ConvDepthwise
 from tensorwright.backends.cpu.kernels.conv_direct import ConvDirect
@@ -18,7 +19,7 @@ from tensorwright.backends.cpu.kernels.lrn import LrnChannels
 from tensorwright.backends.cpu.kernels.norm import NormRows
 from tensorwright.backends.cpu.kernels.pointwise import PointwiseNd
 from tensorwright.backends.cpu.kernels.pool import PoolNd
-from tensorwright.backends.cpu.kernels.reduce import ArgExtreme, ReduceNd
+from tensorwright.backends.cpu.kernels.reduce import ReduceNd
 from tensorwright.backends.cpu.kernels.resize import ResizeTables
 from tensorwright.backends.cpu.kernels.softmax import SoftmaxRows
 

@@ -188,11 +188,12 @@ class _Emitter:
             for tap in range(s.kernel[1]):
                 if not any(v[tap] for v in valid):
                     continue
+                x_tap = f.opaque(f.gep(x, row_x + tap * s.dilation[1] * s.x[3]))
 
-                def step(c: Reg | int, tap: int = tap, row_x: Reg = row_x, row_w: Reg = row_w) -> None:
-                    at_x, at_w = row_x + f.i64(c) * s.x[1], row_w + f.i64(c) * self.width
+                def step(c: Reg | int, tap: int = tap, x_tap: Reg = x_tap, row_w: Reg = row_w) -> None:
+                    at_x, at_w = f.i64(c) * s.x[1], row_w + f.i64(c) * self.width
                     rank1_update(f, tile, self.lanes,
-                                 lambda i: f.load("float", x, at_x + (i * s.stride[1] + tap * s.dilation[1]) * s.x[3]) if valid[i][tap] else None,
+                                 lambda i: f.load("float", x_tap, at_x + i * s.stride[1] * s.x[3]) if valid[i][tap] else None,
                                  lambda j: f.load(vector(self.lanes), w, at_w + (tap * s.c * self.width + j * self.lanes)))
 
                 unrolled(f, s.c, self.c.unroll, step)

@@ -89,9 +89,8 @@ class _Pixels:
     def along_channels(self, kept: Index, count: int) -> None:
         """Registers whose whole window lies inside are computed in a loop, the border ones are written out."""
         lanes = self.nest.lanes
-        inside = [
-            c for c in range(0, self.channels, lanes) if c >= self.below and c + lanes + self.above <= self.channels
-        ]
+        last = self.channels - lanes - self.above
+        inside = [c for c in range(0, self.channels, lanes) if self.below <= c <= last]
         looped = inside[: len(inside) - len(inside) % self.unroll]
         if looped:
             with self.f.loop(looped[0], looped[-1] + 1, self.unroll * lanes) as c:
@@ -120,9 +119,8 @@ class _Pixels:
         if count <= 0:
             return None
         value = self._load(kept, f.i64(max(first, 0)), count)
-        return f.shuffle(
-            f.const(self.ty, 0.0), value, [i if i < missing else lanes + i - missing for i in range(lanes)]
-        )
+        moved = [i if i < missing else lanes + i - missing for i in range(lanes)]
+        return f.shuffle(f.const(self.ty, 0.0), value, moved)
 
     def _load(self, kept: Index, channel: Reg, count: int) -> Reg:
         offset = Epilogue.offset(self.f, self.x_strides, (*kept, channel))

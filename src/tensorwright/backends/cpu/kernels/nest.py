@@ -91,12 +91,8 @@ def unravel(f: Function, index: Reg, sizes: Sequence[int]) -> list[Reg]:
 
 def entry(m: Module, symbol: str, w: Workload) -> Function:
     """A stage function of the workload: arguments in0.., out0.., workspace, scratch, begin, end."""
-    pointers = [
-        *(f"in{i}" for i in range(len(w.inputs))),
-        *(f"out{i}" for i in range(len(w.outputs))),
-        "workspace",
-        "scratch",
-    ]
+    inputs, outputs = (f"in{i}" for i in range(len(w.inputs))), (f"out{i}" for i in range(len(w.outputs)))
+    pointers = [*inputs, *outputs, "workspace", "scratch"]
     return m.function(symbol, [*(("ptr", p) for p in pointers), ("i64", "begin"), ("i64", "end")])
 
 
@@ -109,9 +105,8 @@ def empty_kernel(w: Workload, symbol: str) -> CpuKernel:
 
 def traffic_seconds(w: Workload, t: CpuTarget) -> float:
     """Time to move the operands once, when they cannot be in cache; 0 (unknown) when they can."""
-    operands = (*(o for o in w.inputs if o is not None), *w.outputs)
-    moved = sum(
-        math.prod(d for d, s in zip(o.shape, o.strides, strict=True) if s or d == 1) * o.dtype.size_bytes
-        for o in operands
-    )
+    moved = 0
+    for o in (*(o for o in w.inputs if o is not None), *w.outputs):
+        elems = math.prod(d for d, s in zip(o.shape, o.strides, strict=True) if s)
+        moved += elems * o.dtype.size_bytes
     return moved / (t.gbytes * 1e9 * t.cores) if moved > 2 * t.l3_bytes else 0.0

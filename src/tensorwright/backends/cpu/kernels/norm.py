@@ -58,16 +58,15 @@ class _Rows:
     """Writes the code of one row."""
 
     def __init__(self, f: Function, p: Problem, c: NormConfig, t: CpuTarget) -> None:
-        assert isinstance(p.anchor, LayerNorm | InstanceNorm)
+        assert isinstance(p.anchor, LayerNorm | InstanceNorm) and p.inputs[0] is not None
         self.f, self.unroll, self.epsilon = f, c.unroll, p.anchor.epsilon
         shape = p.output.shape
         is_layer = isinstance(p.anchor, LayerNorm)
         reduced = range(p.anchor.axis, len(shape)) if isinstance(p.anchor, LayerNorm) else range(2, len(shape))
         parameters = [(i, o) for i, o in enumerate(p.inputs) if i and o is not None]
-        strides = [
-            _strides(o, len(shape), is_layer or i == 0) for i, o in ((0, p.inputs[0]), *parameters) if o is not None
-        ]
-        strides += [aligned_strides(o, len(shape)) for o in (p.output, *p.extras)]
+        strides = [aligned_strides(p.inputs[0], len(shape)),
+                   *(_strides(o, len(shape), is_layer) for _, o in parameters),
+                   *(aligned_strides(o, len(shape)) for o in (p.output, *p.extras))]
         self.nest = nest = RowNest(shape, strides, reduced, t.lanes(DType.f32), t.vector_registers)
         self.ty = vector(nest.lanes)
         self.parameters = [(f.arg(f"in{i}"), k + 1) for k, (i, _) in enumerate(parameters)]
@@ -108,6 +107,6 @@ class _Rows:
         return nest.fold(f, lambda a, b: a + b, [s.get() for s in sums]) * (1 / nest.row_elems)
 
 
-def _strides(operand: Operand, rank: int, broadcasts: bool) -> Sequence[int]:
-    """Strides over x's axes; an instance normalisation's parameters lie along the channels."""
-    return aligned_strides(operand, rank) if broadcasts else (0, *operand.strides, *(0,) * (rank - 2))
+def _strides(parameter: Operand, rank: int, is_layer: bool) -> Sequence[int]:
+    """Strides over x's axes: a layer normalisation's parameters broadcast, the others' lie along the channels."""
+    return aligned_strides(parameter, rank) if is_layer else (0, *parameter.strides, *(0,) * (rank - 2))

@@ -47,9 +47,8 @@ def region_of(w: Workload) -> Region | str:
         return reason
     read = {a for instr in fused.body for a in instr.args}
     used = tuple(i for i in range(len(operands)) if i in read)
-    return Region(
-        fused, operands, used, output, tuple(ELEMENTS[o.dtype] for o in (*(operands[i] for i in used), output))
-    )
+    elements = tuple(ELEMENTS[o.dtype] for o in (*(operands[i] for i in used), output))
+    return Region(fused, operands, used, output, elements)
 
 
 def _as_body(w: Workload) -> tuple[Fused | None, tuple[Operand | None, ...]]:

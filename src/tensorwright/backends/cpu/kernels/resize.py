@@ -108,9 +108,8 @@ class _Grid:
         self.ty = vector(self.lanes, self.element)
         self.fill = f.const(self.ty, _fill_value(p.anchor, x, self.element))
         order = (*self.outer, self.inner)
-        strides = [
-            [s[d] for d in order] for s in (out.strides, *(aligned_strides(e, len(out.shape)) for e in p.extras))
-        ]
+        operands = (out.strides, *(aligned_strides(e, len(out.shape)) for e in p.extras))
+        strides = [[s[d] for d in order] for s in operands]
         self.epilogue = Epilogue(p.fused, strides[0], strides[1:], len(order) - 1)
         self.extras = [f.arg(f"in{len(p.inputs) + i}") for i in range(len(p.extras))]
         self.share = Share.of(math.prod(self.sizes[d] for d in self.outer), size * math.prod(m.taps for m in maps))
@@ -124,11 +123,8 @@ class _Grid:
             if inside is None:
                 self._row(index, taps)
             else:
-                f.branch(
-                    inside,
-                    lambda: self._row(index, taps),
-                    lambda: self._run(index, [], Run(0, self.sizes[self.inner], 0, None)),
-                )
+                outside = Run(0, self.sizes[self.inner], 0, None)
+                f.branch(inside, lambda: self._row(index, taps), lambda: self._run(index, [], outside))
 
     def _outer_taps(self, index: Sequence[Reg]) -> tuple[list[_Tap], Reg | None]:
         """The taps of an outer position, and whether it lies inside the input (None: all do)."""
@@ -147,13 +143,11 @@ class _Grid:
         if dim.line is not None:
             first, step = dim.line
             return [_Tap((i * step + first) * stride, None)]
-        return [
-            _Tap(
-                f.load("i64", self._table("position", d, k), i) * stride,
-                None if dim.weights is None else f.load("float", self._table("weight", d, k), i),
-            )
-            for k in range(dim.taps)
-        ]
+        taps = []
+        for k in range(dim.taps):
+            weight = None if dim.weights is None else f.load("float", self._table("weight", d, k), i)
+            taps.append(_Tap(f.load("i64", self._table("position", d, k), i) * stride, weight))
+        return taps
 
     def _table(self, what: str, d: int, k: int) -> Reg:
         """The constant array of tap k's positions or weights along dim d."""
@@ -232,4 +226,4 @@ def _fill_value(op: Op, x: Operand, element: str) -> float | int:
     if element == "float":
         return op.value
     bits = np.asarray(op.value).astype(x.dtype.numpy).tobytes()
-    return int.from_bytes(bits, "little")
+    return int.from_bytes(bits, "little", signed=True)
