@@ -14,8 +14,20 @@ from typing import Any
 
 def bench(model: str, vs: str, threads: int, seconds: float) -> dict[str, Any]:
     """The JSON answer of `tensorwright bench` for one model. Raises CalledProcessError when it fails."""
-    command = [sys.executable, "-m", "tensorwright.cli.main", "bench", model, "--vs", vs, "--threads", str(threads),
-               "--seconds", str(seconds), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "tensorwright.cli.main",
+        "bench",
+        model,
+        "--vs",
+        vs,
+        "--threads",
+        str(threads),
+        "--seconds",
+        str(seconds),
+        "--json",
+    ]
     answer: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     return answer
 

@@ -60,9 +60,15 @@ def raised() -> list[Raised]:
             code = words.get("code")
             if isinstance(code, ast.Constant) and isinstance(code.value, str) and CODE.fullmatch(code.value):
                 name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
-                found.append(Raised(code.value, name if name.endswith("Error") else "",
-                                    _text(call.args[0]) if call.args else "", _text(words.get("do")),
-                                    f"{path.relative_to(SOURCE)}:{call.lineno}"))
+                found.append(
+                    Raised(
+                        code.value,
+                        name if name.endswith("Error") else "",
+                        _text(call.args[0]) if call.args else "",
+                        _text(words.get("do")),
+                        f"{path.relative_to(SOURCE)}:{call.lineno}",
+                    )
+                )
     return sorted(found, key=lambda error: (error.code, error.place))
 
 
@@ -88,8 +94,9 @@ def _text(node: ast.expr | None) -> str:
 
 def errors_page() -> str:
     """docs/errors.md."""
-    classes = [kind for kind in vars(errors).values()
-               if inspect.isclass(kind) and issubclass(kind, errors.TensorwrightError)]
+    classes = [
+        kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, errors.TensorwrightError)
+    ]
     lines = [_ERRORS_HEAD]
     by_prefix: dict[str, list[Raised]] = {}
     for item in raised():

@@ -16,13 +16,20 @@ CLASSES = [kind for kind in vars(errors).values() if inspect.isclass(kind) and i
 
 
 def test_error_with_every_part_prints_what_where_why_do() -> None:
-    error = BuildError("no kernel can run node 'head'", where="model.onnx", why=["gemm: K=7", "direct: rank 1"],
-                       do="raise the limit", code="B102")
-    assert str(error) == ("B102 no kernel can run node 'head'\n"
-                          "  where  model.onnx\n"
-                          "  why    gemm: K=7\n"
-                          "  why    direct: rank 1\n"
-                          "  do     raise the limit")
+    error = BuildError(
+        "no kernel can run node 'head'",
+        where="model.onnx",
+        why=["gemm: K=7", "direct: rank 1"],
+        do="raise the limit",
+        code="B102",
+    )
+    assert str(error) == (
+        "B102 no kernel can run node 'head'\n"
+        "  where  model.onnx\n"
+        "  why    gemm: K=7\n"
+        "  why    direct: rank 1\n"
+        "  do     raise the limit"
+    )
 
 
 def test_error_with_what_alone_is_one_line_with_the_default_code() -> None:
@@ -32,8 +39,13 @@ def test_error_with_what_alone_is_one_line_with_the_default_code() -> None:
 def test_error_as_dict_survives_json() -> None:
     error = InputError("wrong shape", where="input 'x'", why="expected [1,3], given [3]", code="I102")
     assert json.loads(json.dumps(error.as_dict())) == {
-        "code": "I102", "error": "InputError", "what": "wrong shape", "where": "input 'x'",
-        "why": ["expected [1,3], given [3]"], "do": ""}
+        "code": "I102",
+        "error": "InputError",
+        "what": "wrong shape",
+        "where": "input 'x'",
+        "why": ["expected [1,3], given [3]"],
+        "do": "",
+    }
 
 
 def test_unsupported_error_lists_every_problem() -> None:
@@ -53,8 +65,11 @@ def test_error_class_says_when_it_is_raised(kind: type[TensorwrightError]) -> No
 
 
 def test_raised_codes_have_the_letter_of_their_class() -> None:
-    wrong = [f"{item.place}: {item.kind} with {item.code}" for item in generate.raised()
-             if item.kind and item.code[0] != getattr(errors, item.kind).default_code[0]]
+    wrong = [
+        f"{item.place}: {item.kind} with {item.code}"
+        for item in generate.raised()
+        if item.kind and item.code[0] != getattr(errors, item.kind).default_code[0]
+    ]
     assert not wrong, wrong
 
 

@@ -13,8 +13,12 @@ import tensorwright
 from tensorwright import knobs
 from tensorwright.errors import TensorwrightError
 
-BAD_TEXT = {"TENSORWRIGHT_THREADS": ["0", "-1", "two", "1.5"], "TENSORWRIGHT_STOP_AFTER_EDITS": ["-1", "x"],
-            "TENSORWRIGHT_CHECK": ["yes", "edits"], "TENSORWRIGHT_LOG": ["pases"]}
+BAD_TEXT = {
+    "TENSORWRIGHT_THREADS": ["0", "-1", "two", "1.5"],
+    "TENSORWRIGHT_STOP_AFTER_EDITS": ["-1", "x"],
+    "TENSORWRIGHT_CHECK": ["yes", "edits"],
+    "TENSORWRIGHT_LOG": ["pases"],
+}
 
 
 def test_knob_without_variable_gives_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +72,8 @@ def test_every_variable_in_the_package_is_a_knob() -> None:
 
 
 def test_logger_of_a_named_topic_writes_to_stderr(
-        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("TENSORWRIGHT_LOG", "lower")
     log = knobs.logger("lower")
     try:

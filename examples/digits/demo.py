@@ -87,8 +87,16 @@ def classify(plan: str) -> None:
         samples.append(time.perf_counter() - begin)
         answers.append(int(outputs["probability"].argmax()))
     not_imported = [module for module in ("onnx", "tensorwright.builder") if module not in sys.modules]
-    print(json.dumps({"answers": answers, "median_us": statistics.median(samples) * 1e6, "load_ms": load_ms,
-                      "not_imported": not_imported}))
+    print(
+        json.dumps(
+            {
+                "answers": answers,
+                "median_us": statistics.median(samples) * 1e6,
+                "load_ms": load_ms,
+                "not_imported": not_imported,
+            }
+        )
+    )
 
 
 def fused(engine: tw.Engine) -> str:

@@ -187,12 +187,16 @@ def train(x: Array, labels: Labels, rng: np.random.Generator) -> LeNet:
 def to_onnx(net: LeNet) -> onnx.ModelProto:
     """The ops PyTorch's exporter would write, and a softmax: image f32[1,1,28,28] -> probability f32[1,10]."""
     layers = [
-        ("Conv", "conv1", {"kernel_shape": [5, 5]}), ("Relu", "relu1", {}),
+        ("Conv", "conv1", {"kernel_shape": [5, 5]}),
+        ("Relu", "relu1", {}),
         ("MaxPool", "pool1", {"kernel_shape": [2, 2], "strides": [2, 2]}),
-        ("Conv", "conv2", {"kernel_shape": [5, 5]}), ("Relu", "relu2", {}),
+        ("Conv", "conv2", {"kernel_shape": [5, 5]}),
+        ("Relu", "relu2", {}),
         ("MaxPool", "pool2", {"kernel_shape": [2, 2], "strides": [2, 2]}),
         ("Flatten", "flatten", {"axis": 1}),
-        ("Gemm", "fc1", {"transB": 1}), ("Relu", "relu3", {}), ("Gemm", "fc2", {"transB": 1}),
+        ("Gemm", "fc1", {"transB": 1}),
+        ("Relu", "relu3", {}),
+        ("Gemm", "fc2", {"transB": 1}),
         ("Softmax", "softmax", {"axis": 1}),
     ]
     nodes, current = [], "image"
@@ -202,7 +206,8 @@ def to_onnx(net: LeNet) -> onnx.ModelProto:
         nodes.append(helper.make_node(kind, [current, *parameters], [result], name=name, **attributes))
         current = result
     graph = helper.make_graph(
-        nodes, "lenet_digits",
+        nodes,
+        "lenet_digits",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 28, 28])],
         [helper.make_tensor_value_info("probability", TensorProto.FLOAT, [1, 10])],
         [numpy_helper.from_array(w, name) for name, w in net.weights.items()],
@@ -224,10 +229,14 @@ def main() -> None:
     right = net.forward(x).argmax(1) == labels
     seen, unseen = right[:-HELD_OUT], right[-HELD_OUT:]
     accuracy = {
-        "held_out_digits": HELD_OUT, "held_out_right": int(unseen.sum()),
+        "held_out_digits": HELD_OUT,
+        "held_out_right": int(unseen.sum()),
         "held_out_accuracy": round(float(unseen.mean()), 4),
-        "training_digits": len(x) - HELD_OUT, "training_accuracy": round(float(seen.mean()), 4),
-        "epochs": EPOCHS, "seed": SEED, "training_seconds": round(time.perf_counter() - start),
+        "training_digits": len(x) - HELD_OUT,
+        "training_accuracy": round(float(seen.mean()), 4),
+        "epochs": EPOCHS,
+        "seed": SEED,
+        "training_seconds": round(time.perf_counter() - start),
     }
     onnx.save(to_onnx(net), HERE / "lenet_digits.onnx")
     np.save(HERE / "digit.npy", x[-HELD_OUT][None])

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,24 +51,41 @@ class Options:
     progress: bool | Listener | None
 
 
-def build(model: Model, target: str = "cpu", precision: str = "fp32", *, shapes: Mapping[str, Sequence[int] | Range] | None = None,
-          calibration: object = None, max_drop: object = None, workspace: str | int | None = None,
-          timing_cache: str | os.PathLike[str] | None = None, progress: bool | Listener = False, tune: str = "quick",
-          weights: str | os.PathLike[str] | None = None, outputs: Sequence[str] | None = None, threads: int | None = None) -> Engine:
+def build(
+    model: Model,
+    target: str = "cpu",
+    precision: str = "fp32",
+    *,
+    shapes: Mapping[str, Sequence[int] | Range] | None = None,
+    calibration: object = None,
+    max_drop: object = None,
+    workspace: str | int | None = None,
+    timing_cache: str | os.PathLike[str] | None = None,
+    progress: bool | Listener = False,
+    tune: str = "quick",
+    weights: str | os.PathLike[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    threads: int | None = None,
+) -> Engine:
     """Build an engine for this machine from a model.
 
     `model`: path or bytes of an ONNX file, an `onnx.ModelProto` or a `tw.Network`. `target`: "cpu"; "cpu:avx2",
-    "cpu:avx512" to override the instruction set; "reference" for the unoptimised graph in NumPy. `shapes`: input name -> fixed shape for inputs with symbolic dims.
-    `tune`: "off" (first guess of every kernel), "quick" or "full". `timing_cache`: file that keeps measurements
-    (default: one in the user's cache folder). `workspace` ("1GiB" or bytes) bounds the scratch memory of a kernel.
-    `progress`: True draws a progress bar, a callable receives every event. `threads` bounds the workers of a run.
+    "cpu:avx512" to override the instruction set; "reference" for the unoptimised graph in NumPy. `shapes`: input
+    name -> fixed shape for inputs with symbolic dims. `tune`: "off" (first guess of every kernel), "quick" or "full".
+    `timing_cache`: file that keeps measurements (default: one in the user's cache folder). `workspace` ("1GiB" or
+    bytes) bounds the workspace of a kernel. `progress`: True draws a progress bar, a callable receives every event.
+    `threads` bounds the workers of a run.
 
     Raises ModelError or UnsupportedError for the model, BuildError for options that cannot be met, TargetError for an
     unknown target. Nothing is approximated silently: precisions other than fp32 are refused by this version.
     """
     if precision != "fp32" or calibration is not None or max_drop is not None:
-        raise BuildError(f"this version builds fp32 engines only; precision={precision!r}" + (" with calibration" if calibration is not None else ""),
-                         do="leave precision, calibration and max_drop out", code="B120")
+        raise BuildError(
+            f"this version builds fp32 engines only; precision={precision!r}"
+            + (" with calibration" if calibration is not None else ""),
+            do="leave precision, calibration and max_drop out",
+            code="B120",
+        )
     fixed = {name: _fixed_shape(name, shape) for name, shape in (shapes or {}).items()}
     graph = import_model(model, weights=weights, outputs=outputs, shapes=fixed or None)
     if target == "reference":
@@ -78,35 +94,48 @@ def build(model: Model, target: str = "cpu", precision: str = "fp32", *, shapes:
     cache = TuningCache.open(timing_cache)
     options = Options(chosen, fixed, tune, threads, parse_bytes(workspace), cache, progress)
     plan = make_plan(graph, options)
-    return Engine(plan, threads=threads)
+    return Engine(plan, threads=threads, notes=cache.notes)
 
 
 def make_plan(graph: Graph, options: Options) -> Plan:
     """Optimise, lower, tune and assemble a graph. Raises BuildError."""
-    started = time.perf_counter()
     _check_static(graph)
     report = optimise(graph)
     program = lower(report.graph)
     choices = _tuned(program, options)
     native, labels = _assembled(program, choices, options)
-    seconds = time.perf_counter() - started
     return Plan(
-        name=graph.name, producer=PRODUCER,
+        name=graph.name,
+        producer=PRODUCER,
         inputs=tuple(TensorInfo(i.name, i.type.dtype, i.type.static_shape) for i in program.inputs),
         outputs=tuple(TensorInfo(o.name, o.type.dtype, o.type.static_shape) for o in program.outputs),
-        graph=graph_text(report.graph), constants=stored_constants(report.graph),
+        graph=graph_text(report.graph),
+        constants=stored_constants(report.graph),
         choices=tuple(PlanChoice(key, c.family, c.version, dict(c.config), c.seconds) for key, c in choices.items()),
-        options={"target": options.target.fingerprint, "precision": "fp32", "tune": options.tune, "threads": options.threads,
-                 "shapes": {k: list(v) for k, v in options.shapes.items()}},
-        report={"passes": report.as_dict()}, native={"cpu": native})
+        options={
+            "target": options.target.fingerprint,
+            "precision": "fp32",
+            "tune": options.tune,
+            "threads": options.threads,
+            "shapes": {k: list(v) for k, v in options.shapes.items()},
+        },
+        report={"passes": report.as_dict()},
+        native={"cpu": native},
+    )
 
 
 def reference_plan(graph: Graph) -> Plan:
     """The graph as it was imported, without code: what target "reference" runs. Raises BuildError B121."""
     _check_static(graph)
-    return Plan(name=graph.name, producer=PRODUCER, inputs=_infos(zip([v.name for v in graph.inputs], graph.inputs, strict=True)),
-                outputs=_infos(zip(graph.output_names, graph.outputs, strict=True)), graph=graph_text(graph),
-                constants=stored_constants(graph), options={"target": "reference", "precision": "fp32"})
+    return Plan(
+        name=graph.name,
+        producer=PRODUCER,
+        inputs=_infos(zip([v.name for v in graph.inputs], graph.inputs, strict=True)),
+        outputs=_infos(zip(graph.output_names, graph.outputs, strict=True)),
+        graph=graph_text(graph),
+        constants=stored_constants(graph),
+        options={"target": "reference", "precision": "fp32"},
+    )
 
 
 def _infos(named: Iterable[tuple[str, Value]]) -> tuple[TensorInfo, ...]:
@@ -124,23 +153,42 @@ def respecialise(plan: Plan, *, target: str) -> Plan:
     try:
         graph = parse_graph(plan.graph, plan.constants)
     except ValueError as error:
-        raise PlanError("the plan's graph cannot be read", where=plan.name, why=str(error), do="build the plan again", code="P106") from error
+        raise PlanError(
+            "the plan's graph cannot be read", where=plan.name, why=str(error), do="build the plan again", code="P106"
+        ) from error
     program = lower(optimise(graph).graph)
     options = Options(chosen, {}, "off", None, None, None, None)
     first_guess = _tuned(program, options)
     kept = {c.workload: c for c in plan.choices}
-    choices = {key: _replayed(task.workload, kept.get(key), chosen) or first_guess[key] for key, task in tasks_of(program).items()}
+    choices = {
+        key: _replayed(task.workload, kept.get(key), chosen) or first_guess[key]
+        for key, task in tasks_of(program).items()
+    }
     native, _ = _assembled(program, choices, options)
-    return Plan(plan.name, plan.producer, plan.inputs, plan.outputs, plan.graph, plan.constants, plan.choices,
-                plan.options, plan.report, {"cpu": native})
+    return Plan(
+        plan.name,
+        plan.producer,
+        plan.inputs,
+        plan.outputs,
+        plan.graph,
+        plan.constants,
+        plan.choices,
+        plan.options,
+        plan.report,
+        {"cpu": native},
+    )
 
 
 def cpu_target(text: str) -> CpuTarget:
     """The CPU target a user named. Raises TargetError for other devices and unknown names."""
     if text == "cpu" or text.startswith("cpu:"):
         return CpuTarget.parse(text)
-    raise TargetError(f"this version cannot build for target {text!r}", why="it generates code for CPUs only",
-                      do="use target='cpu', cpu:avx512, cpu:avx2 or reference", code="D101")
+    raise TargetError(
+        f"this version cannot build for target {text!r}",
+        why="it generates code for CPUs only",
+        do="use target='cpu', cpu:avx512, cpu:avx2 or reference",
+        code="D101",
+    )
 
 
 def parse_bytes(text: str | int | None) -> int | None:
@@ -153,7 +201,9 @@ def parse_bytes(text: str | int | None) -> int | None:
     except ValueError:
         number = -1.0
     if match is None or number < 0:
-        raise BuildError(f"workspace {text!r} is not a size", do='write "512MiB", "1GiB" or a number of bytes', code="B122")
+        raise BuildError(
+            f"workspace {text!r} is not a size", do='write "512MiB", "1GiB" or a number of bytes', code="B122"
+        )
     unit = (match.group(2) or "").lower()
     power = "kmgt".find(unit[0]) + 1 if unit else 0
     return int(number * (1024 if unit.endswith("i") else 1000) ** power)
@@ -163,8 +213,11 @@ def parse_bytes(text: str | int | None) -> int | None:
 def _fixed_shape(name: str, shape: Sequence[int] | Range) -> tuple[int, ...]:
     if isinstance(shape, Range):
         if not shape.is_fixed:
-            raise BuildError(f"this version builds engines for fixed shapes; input {name!r} was given the range {shape}",
-                             do="give one shape, or build one engine per shape", code="B121")
+            raise BuildError(
+                f"this version builds engines for fixed shapes; input {name!r} was given the range {shape}",
+                do="give one shape, or build one engine per shape",
+                code="B121",
+            )
         return shape.opt
     return tuple(int(dim) for dim in shape)
 
@@ -173,21 +226,38 @@ def _check_static(graph: Graph) -> None:
     loose = [v for v in graph.inputs if not v.type.is_static]
     if loose:
         names = ", ".join(f"{v.name}: {v.type}" for v in loose)
-        example = ", ".join(f"{v.name!r}: ({', '.join(str(d) if isinstance(d, int) else '1' for d in v.type.shape)},)" for v in loose)
-        raise BuildError("the model has inputs of symbolic shape, and this version builds engines for fixed shapes",
-                         where=graph.name, why=names, do=f"pass shapes={{{example}}}", code="B121")
+        example = ", ".join(
+            f"{v.name!r}: ({', '.join(str(d) if isinstance(d, int) else '1' for d in v.type.shape)},)" for v in loose
+        )
+        raise BuildError(
+            "the model has inputs of symbolic shape, and this version builds engines for fixed shapes",
+            where=graph.name,
+            why=names,
+            do=f"pass shapes={{{example}}}",
+            code="B121",
+        )
 
 
 def _tuned(program: Program, options: Options) -> dict[str, Choice]:
     tasks = tasks_of(program)
     with listening(options.progress) as listener:
-        return tune_workloads([t.workload for t in tasks.values()], {key: t.constants for key, t in tasks.items()}, options.target, FAMILIES,
-                              mode=options.tune, cache=options.cache, progress=listener, where={key: t.where for key, t in tasks.items()})
+        return tune_workloads(
+            [t.workload for t in tasks.values()],
+            {key: t.constants for key, t in tasks.items()},
+            options.target,
+            FAMILIES,
+            mode=options.tune,
+            cache=options.cache,
+            progress=listener,
+            where={key: t.where for key, t in tasks.items()},
+        )
 
 
 def _replayed(w: Workload, choice: PlanChoice | None, target: CpuTarget) -> Choice | None:
     """A plan's choice for a workload, where it is still one of its family's candidates on `target`."""
-    family = next((f for f in FAMILIES if choice is not None and (f.name, f.version) == (choice.family, choice.version)), None)
+    family = next(
+        (f for f in FAMILIES if choice is not None and (f.name, f.version) == (choice.family, choice.version)), None
+    )
     if choice is None or family is None or not isinstance(family.accepts(w, target), Accept):
         return None
     if all(c.as_dict() != dict(choice.config) for c in family.candidates(w, target)):
@@ -209,8 +279,13 @@ def _assembled(program: Program, choices: Mapping[str, Choice], options: Options
         symbol = symbols.setdefault(key, f"k{len(symbols)}_{family.name}")
         kernel = family.emit(step.workload, config, options.target, symbol, constants_of(program, step.inputs))
         if options.workspace_bytes is not None and kernel.workspace_bytes > options.workspace_bytes:
-            raise BuildError(f"step {step.name!r} needs a workspace of {kernel.workspace_bytes} bytes", where=", ".join(step.origin),
-                             why=f"workspace= allows {options.workspace_bytes}", do="raise workspace=, or leave it out", code="B123")
+            raise BuildError(
+                f"step {step.name!r} needs a workspace of {kernel.workspace_bytes} bytes",
+                where=", ".join(step.origin),
+                why=f"workspace= allows {options.workspace_bytes}",
+                do="raise workspace=, or leave it out",
+                code="B123",
+            )
         kernels.append(kernel)
         labels.append(f"{family.name} {config}")
     seconds = [choices[step.workload.key].seconds for step in program.steps]

@@ -18,7 +18,9 @@ class TensorwrightError(Exception):
 
     default_code = "T000"
 
-    def __init__(self, what: str, *, where: str = "", why: str | Sequence[str] = (), do: str = "", code: str = "") -> None:
+    def __init__(
+        self, what: str, *, where: str = "", why: str | Sequence[str] = (), do: str = "", code: str = ""
+    ) -> None:
         self.code = code or self.default_code
         self.what, self.where, self.do = what, where, do
         self.why = (why,) if isinstance(why, str) and why else tuple(why)
@@ -35,8 +37,14 @@ class TensorwrightError(Exception):
 
     def as_dict(self) -> dict[str, object]:
         """The error for `--json` output."""
-        return {"code": self.code, "error": type(self).__name__, "what": self.what, "where": self.where,
-                "why": list(self.why), "do": self.do}
+        return {
+            "code": self.code,
+            "error": type(self).__name__,
+            "what": self.what,
+            "where": self.where,
+            "why": list(self.why),
+            "do": self.do,
+        }
 
 
 class ModelError(TensorwrightError):
@@ -50,7 +58,9 @@ class UnsupportedError(ModelError):
 
     default_code = "M200"
 
-    def __init__(self, what: str, *, problems: Sequence[str] = (), where: str = "", do: str = "", code: str = "") -> None:
+    def __init__(
+        self, what: str, *, problems: Sequence[str] = (), where: str = "", do: str = "", code: str = ""
+    ) -> None:
         self.problems = tuple(problems)
         super().__init__(what, where=where, why=self.problems, do=do, code=code)
 

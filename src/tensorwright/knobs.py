@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every environment variable, typed and self-listing. No other file reads `os.environ`.
 
-    knobs.THREADS.get()   # parsed and checked at each call, so tests may set variables at any time
+knobs.THREADS.get()   # parsed and checked at each call, so tests may set variables at any time
 """
 
 from __future__ import annotations
@@ -39,14 +39,23 @@ class Knob(Generic[T]):
         try:
             return self.parse(text)
         except ValueError as error:
-            raise TensorwrightError(f"environment variable {self.name} is {text!r}", why=str(error),
-                                    do=f"unset {self.name} or correct it ({self.help})", code="T101") from None
+            raise TensorwrightError(
+                f"environment variable {self.name} is {text!r}",
+                why=str(error),
+                do=f"unset {self.name} or correct it ({self.help})",
+                code="T101",
+            ) from None
 
     def as_dict(self) -> dict[str, object]:
         """The knob for listings: name, default, whether it is set, value in force and help."""
         is_set = bool(os.environ.get(self.name, "").strip())
-        return {"name": self.name, "default": _plain(self.default), "is_set": is_set, "value": _plain(self.get()),
-                "help": self.help}
+        return {
+            "name": self.name,
+            "default": _plain(self.default),
+            "is_set": is_set,
+            "value": _plain(self.get()),
+            "help": self.help,
+        }
 
 
 def _plain(value: object) -> object:
@@ -93,20 +102,32 @@ def _default_cache() -> Path:
 
 
 THREADS: Knob[int | None] = Knob(
-    "TENSORWRIGHT_THREADS", None, "most worker threads; default: the cores this process may use", _at_least(1))
+    "TENSORWRIGHT_THREADS", None, "most worker threads; default: the cores this process may use", _at_least(1)
+)
 SPIN_US: Knob[int] = Knob(
-    "TENSORWRIGHT_SPIN_US", 50, "microseconds a worker waits actively for the next run before it sleeps", _at_least(0))
+    "TENSORWRIGHT_SPIN_US", 50, "microseconds a worker waits actively for the next run before it sleeps", _at_least(0)
+)
 STOP_AFTER_EDITS: Knob[int | None] = Knob(
-    "TENSORWRIGHT_STOP_AFTER_EDITS", None, "stop optimising after so many edits (to bisect a wrong result)",
-    _at_least(0))
+    "TENSORWRIGHT_STOP_AFTER_EDITS",
+    None,
+    "stop optimising after so many edits (to bisect a wrong result)",
+    _at_least(0),
+)
 CHECK: Knob[str] = Knob(
-    "TENSORWRIGHT_CHECK", "stage", "verify the graph never (off), after every edit or after every stage",
-    _one_of("off", "edit", "stage"))
+    "TENSORWRIGHT_CHECK",
+    "stage",
+    "verify the graph never (off), after every edit or after every stage",
+    _one_of("off", "edit", "stage"),
+)
 LOG: Knob[tuple[str, ...]] = Knob(
-    "TENSORWRIGHT_LOG", (), f"topics to log on stderr, comma-separated: {', '.join(LOG_TOPICS)}, or all", _topics)
+    "TENSORWRIGHT_LOG", (), f"topics to log on stderr, comma-separated: {', '.join(LOG_TOPICS)}, or all", _topics
+)
 CACHE: Knob[Path] = Knob(
-    "TENSORWRIGHT_CACHE", _default_cache(), "folder of the timing cache and other re-makeable files",
-    lambda text: Path(text).expanduser())
+    "TENSORWRIGHT_CACHE",
+    _default_cache(),
+    "folder of the timing cache and other re-makeable files",
+    lambda text: Path(text).expanduser(),
+)
 
 AnyKnob = Knob[int | None] | Knob[int] | Knob[str] | Knob[tuple[str, ...]] | Knob[Path]
 ALL: tuple[AnyKnob, ...] = (THREADS, SPIN_US, STOP_AFTER_EDITS, CHECK, LOG, CACHE)

@@ -29,8 +29,13 @@ class Range:
             self._refuse("min <= opt <= max does not hold in every dim")
 
     def _refuse(self, why: str) -> None:
-        raise BuildError("a shape range is inconsistent", where=str(self), why=why, code="B110",
-                         do="give three shapes of the same rank, the smallest first")
+        raise BuildError(
+            "a shape range is inconsistent",
+            where=str(self),
+            why=why,
+            code="B110",
+            do="give three shapes of the same rank, the smallest first",
+        )
 
     @property
     def is_fixed(self) -> bool:
@@ -41,7 +46,8 @@ class Range:
         """Whether `shape` lies in the range."""
         dims = tuple(shape)
         return len(dims) == len(self.min) and all(
-            low <= dim <= high for low, dim, high in zip(self.min, dims, self.max, strict=True))
+            low <= dim <= high for low, dim, high in zip(self.min, dims, self.max, strict=True)
+        )
 
     def __str__(self) -> str:
         return " .. ".join("x".join(map(str, shape)) for shape in (self.min, self.opt, self.max))

@@ -29,8 +29,12 @@ SUBCOMMANDS = ("build", "run", "bench", "inspect", "explain", "profile", "doctor
 def model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """conv 3x3 + relu + global average + fully connected, named nodes, on f32[1,3,9,7]."""
     rng = np.random.default_rng(7)
-    weights = {"w1": rng.standard_normal((5, 3, 3, 3)), "b1": rng.standard_normal(5),
-               "w2": rng.standard_normal((5, 4)), "b2": rng.standard_normal(4)}
+    weights = {
+        "w1": rng.standard_normal((5, 3, 3, 3)),
+        "b1": rng.standard_normal(5),
+        "w2": rng.standard_normal((5, 4)),
+        "b2": rng.standard_normal(4),
+    }
     nodes = [
         helper.make_node("Conv", ["image", "w1", "b1"], ["c"], name="stem", kernel_shape=[3, 3]),
         helper.make_node("Relu", ["c"], ["r"], name="stem_relu"),
@@ -39,9 +43,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         helper.make_node("Gemm", ["f", "w2", "b2"], ["score"], name="head"),
     ]
     graph = helper.make_graph(
-        nodes, "tiny", [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 9, 7])],
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 9, 7])],
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, [1, 4])],
-        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()])
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
     path = tmp_path_factory.mktemp("cli") / "tiny.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
@@ -68,8 +75,12 @@ def run_json(*words: object) -> dict[str, Any]:
 
 
 def test_help_lists_every_subcommand_quickly() -> None:
-    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "tensorwright.cli.main", "--help"],
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "tensorwright.cli.main", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert all(name in done.stdout for name in SUBCOMMANDS)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not loaded & {"numpy", "onnx", "llvmlite"}
@@ -168,8 +179,9 @@ def test_bench_other_target_times_that_target(model: pathlib.Path, tmp_path: pat
     assert made_for == ([] if target == "reference" else ["avx2"])
 
 
-def test_bench_for_people_names_peers_that_are_missing(plan: pathlib.Path, model: pathlib.Path,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_for_people_names_peers_that_are_missing(
+    plan: pathlib.Path, model: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(peers, "is_installed", lambda runtime: False)
     text = run("bench", model, "--vs", "openvino", "--seconds", 0.01, "--rounds", 1, "--tune", "off")
     assert "openvino is not installed: pip install 'tensorwright[bench]'" in text
@@ -247,8 +259,9 @@ def test_unforeseen_error_is_reported_as_ours(model: pathlib.Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(("given", "codes"), [(["nope=x.npy"], "I111"), (["{image}"], "I102 I103 I104 I105")])
-def test_run_bad_input_is_an_input_error(plan: pathlib.Path, tmp_path: pathlib.Path, given: list[str],
-                                         codes: str) -> None:
+def test_run_bad_input_is_an_input_error(
+    plan: pathlib.Path, tmp_path: pathlib.Path, given: list[str], codes: str
+) -> None:
     np.save(tmp_path / "image.npy", np.zeros((2, 2), np.float32))
     words = [word.format(image=tmp_path / "image.npy") for word in given]
     assert run("run", plan, "-i", *words, code=2).split()[0] in codes
@@ -270,7 +283,8 @@ def test_shapes_with_colons_in_names_are_read() -> None:
     assert parse_shapes([]) is None
 
 
-@pytest.mark.parametrize(("count", "text"), [
-    (0, "0 B"), (999, "999 B"), (1024, "1 KiB"), (1_725_330, "1.65 MiB"), (5 << 40, "5120 GiB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1024, "1 KiB"), (1_725_330, "1.65 MiB"), (5 << 40, "5120 GiB")]
+)
 def test_bytes_text_has_a_unit(count: int, text: str) -> None:
     assert bytes_text(count) == text

@@ -19,6 +19,7 @@ import generate
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 
+
 def fenced(path: pathlib.Path, language: str) -> list[str]:
     """The bodies of the page's code blocks in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
@@ -75,8 +76,9 @@ def commands(page: pathlib.Path) -> list[str]:
 def test_commands_of_page_run_in_order(page: pathlib.Path, playground: pathlib.Path) -> None:
     for line in commands(page):
         words = [sys.executable, "-m", "tensorwright.cli.main", *shlex.split(line)[1:]]
-        done = subprocess.run(words, capture_output=True, text=True, check=False,
-                              env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
 
 

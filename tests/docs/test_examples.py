@@ -53,8 +53,13 @@ def test_to_input_of_full_ink_fills_the_box(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.slow
 def test_demo_in_a_fresh_process_succeeds(tmp_path: pathlib.Path) -> None:
     shutil.copytree(DIGITS, tmp_path / "digits")
-    done = subprocess.run([sys.executable, str(tmp_path / "digits" / "demo.py")], capture_output=True, text=True,
-                          check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "digits" / "demo.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("accuracy", "latency", "what was fused", "lenet_digits.plan"))
 
@@ -70,7 +75,12 @@ def test_demo_with_a_network_that_guesses_fails(tmp_path: pathlib.Path) -> None:
         if tensor.name == "fc2.weight":
             tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(tensor)), tensor.name))
     onnx.save(model, tmp_path / "digits" / "lenet_digits.onnx")
-    done = subprocess.run([sys.executable, str(tmp_path / "digits" / "demo.py")], capture_output=True, text=True,
-                          check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "digits" / "demo.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
     assert done.returncode == 1
     assert "below the required 97%" in done.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random networks through the whole road: native code against node-by-node evaluation, and relations that need no oracle."""
+"""Random networks through the whole road: native code against node-by-node evaluation."""
 
 from __future__ import annotations
 
@@ -54,7 +54,13 @@ def test_one_more_output_never_changes_the_others(case: tuple[Graph, int], pick:
     graph, seed = case
     values = [v for node in graph.nodes for v in node.outputs]
     extra = ("extra", values[pick % len(values)])
-    wide = Graph("wide", graph.inputs, [*zip(graph.output_names, graph.outputs, strict=True), extra], graph.nodes, graph.constants)
+    wide = Graph(
+        "wide",
+        graph.inputs,
+        [*zip(graph.output_names, graph.outputs, strict=True), extra],
+        graph.nodes,
+        graph.constants,
+    )
     feeds = random_feeds(graph, seed)
     with tw.build(wide, tune="off") as engine:
         got = engine.run(feeds)

@@ -75,4 +75,4 @@ def split_case(text: str) -> tuple[str, str, str]:
     match = re.search(r"^--- (\w+)\n", text, re.MULTILINE)
     if match is None:
         raise ValueError("a golden case needs a line '--- <stage>'")
-    return text[:match.start()], match.group(1), text[match.end():]
+    return text[: match.start()], match.group(1), text[match.end() :]

@@ -11,10 +11,10 @@ import onnx
 import pytest
 
 import tensorwright as tw
-from importers.models import model, node
 from tensorwright.errors import ModelError
 from tensorwright.importers.base import import_model
 from tensorwright.network import ActivationType
+from tests.importers.models import model, node
 
 RELU = model([node("Relu", ["x"])], {"x": ["n", 3]})
 
@@ -47,8 +47,13 @@ def test_other_formats_give_m105_with_what_is_supported(tmp_path: pathlib.Path, 
 
 
 def test_folder_object_and_foreign_arguments_give_m105(tmp_path: pathlib.Path) -> None:
-    for call in (lambda: import_model(tmp_path), lambda: import_model(42), lambda: import_model(RELU, weights="w.bin"),  # type: ignore[arg-type]
-                 lambda: import_model(network(), shapes={"x": (1, 3)}), lambda: import_model(network(), outputs=["x"])):
+    for call in (
+        lambda: import_model(tmp_path),
+        lambda: import_model(42),
+        lambda: import_model(RELU, weights="w.bin"),  # type: ignore[arg-type]
+        lambda: import_model(network(), shapes={"x": (1, 3)}),
+        lambda: import_model(network(), outputs=["x"]),
+    ):
         with pytest.raises(ModelError) as caught:
             call()
         assert caught.value.code == "M105"

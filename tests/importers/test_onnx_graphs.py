@@ -11,12 +11,12 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from importers.models import assert_agrees, feeds_for, model, node, runtime_outputs
 from tensorwright.backends.reference.interpret import interpret
 from tensorwright.errors import ModelError, UnsupportedError
 from tensorwright.importers.onnx.reader import import_onnx
 from tensorwright.ir.dims import SymDim
 from tensorwright.ir.verify import verify
+from tests.importers.models import assert_agrees, feeds_for, model, node, runtime_outputs
 
 I64 = TensorProto.INT64
 RNG = np.random.default_rng(5)
@@ -87,10 +87,15 @@ def test_lenet_from_path_bytes_and_proto_gives_the_same_graph(tmp_path: pathlib.
 def view_chain() -> list[onnx.NodeProto]:
     """x.view(x.shape[0], -1) and x.new_zeros(x.shape[0], 4) as PyTorch exports them."""
     return [
-        node("Shape", ["x"], ["s"]), node("Gather", ["s", "zero"], ["n"]), node("Unsqueeze", ["n", "axis"], ["n1"]),
-        node("Concat", ["n1", "minus"], ["target"], axis=0), node("Reshape", ["x", "target"], ["flat"]),
-        node("Concat", ["n1", "four"], ["z_shape"], axis=0), node("ConstantOfShape", ["z_shape"], ["z"]),
-        node("Concat", ["flat", "z"], ["y"], axis=1)]
+        node("Shape", ["x"], ["s"]),
+        node("Gather", ["s", "zero"], ["n"]),
+        node("Unsqueeze", ["n", "axis"], ["n1"]),
+        node("Concat", ["n1", "minus"], ["target"], axis=0),
+        node("Reshape", ["x", "target"], ["flat"]),
+        node("Concat", ["n1", "four"], ["z_shape"], axis=0),
+        node("ConstantOfShape", ["z_shape"], ["z"]),
+        node("Concat", ["flat", "z"], ["y"], axis=1),
+    ]
 
 
 CHAIN = {"zero": np.int64(0), "axis": np.array([0]), "minus": np.array([-1]), "four": np.array([4])}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from importers.models import Shape, assert_agrees, model, node
+from tests.importers.models import Shape, assert_agrees, model, node
 
 F, I64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 

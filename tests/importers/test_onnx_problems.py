@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from importers.models import model, node
-from importers.test_onnx_graphs import lenet, view_chain
 from tensorwright.errors import ModelError, UnsupportedError
 from tensorwright.importers.onnx.reader import import_onnx
 from tensorwright.ir.graph import Graph
+from tests.importers.models import model, node
+from tests.importers.test_onnx_graphs import lenet, view_chain
 
 
 def failure(proto: onnx.ModelProto | bytes | pathlib.Path, kind: type[ModelError] = ModelError) -> ModelError:
@@ -40,8 +40,12 @@ def test_all_problems_are_reported_at_once() -> None:
         node("TopK", ["after", "k"], ["v", "i"], "top"),
         node("Reshape", ["x", "bad"], ["r"], "wrong"),
     ]
-    proto = model(nodes, {"x": [2, 3]}, ["u1", "u2", "c", "f", "d", "v", "r"],
-                  {"train": np.bool_(True), "k": np.array([1]), "bad": np.array([5])})
+    proto = model(
+        nodes,
+        {"x": [2, 3]},
+        ["u1", "u2", "c", "f", "d", "v", "r"],
+        {"train": np.bool_(True), "k": np.array([1]), "bad": np.array([5])},
+    )
     error = failure(proto, UnsupportedError)
     text = str(error)
     assert error.code == "M201" and "opset 17" in text

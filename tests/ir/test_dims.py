@@ -14,13 +14,20 @@ from tensorwright.ir.dims import Dim, SymDim, broadcast_dims, evaluate, maximum,
 
 Tree = int | str | tuple[str, "Tree", "Tree"]
 _SYMBOLIC: dict[str, Callable[[Dim, Dim], Dim]] = {
-    "+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv, "%": operator.mod,
-    "min": minimum, "max": maximum}
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "min": minimum,
+    "max": maximum,
+}
 _PLAIN: dict[str, Callable[[int, int], int]] = {**_SYMBOLIC, "min": min, "max": max}  # type: ignore[dict-item]
 
 names = st.sampled_from(["n", "m", "batch size", "min", 'a"b'])
-trees = st.recursive(st.integers(-6, 6) | names,
-                     lambda inner: st.tuples(st.sampled_from(sorted(_SYMBOLIC)), inner, inner), max_leaves=8)
+trees = st.recursive(
+    st.integers(-6, 6) | names, lambda inner: st.tuples(st.sampled_from(sorted(_SYMBOLIC)), inner, inner), max_leaves=8
+)
 bindings = st.fixed_dictionaries({name: st.integers(-9, 9) for name in ("n", "m", "batch size", "min", 'a"b')})
 
 
@@ -103,9 +110,10 @@ def test_evaluate_without_a_binding_raises_key_error() -> None:
         n.evaluate({"m": 1})
 
 
-@pytest.mark.parametrize(("a", "b", "expected"), [(1, 5, 5), (5, 1, 5), (n, 1, n), (1, n, n), (n, n, n), (n, 4, 4),
-                                                  (4, n, 4),
-                                                  (0, 1, 0), (n, m, maximum(n, m))])
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [(1, 5, 5), (5, 1, 5), (n, 1, n), (1, n, n), (n, n, n), (n, 4, 4), (4, n, 4), (0, 1, 0), (n, m, maximum(n, m))],
+)
 def test_broadcast_dims_gives_the_common_dim(a: Dim, b: Dim, expected: Dim) -> None:
     assert broadcast_dims(a, b) == expected
 
@@ -115,10 +123,27 @@ def test_broadcast_dims_that_do_not_fit_says_which() -> None:
         broadcast_dims(3, 4)
 
 
-@pytest.mark.parametrize("text", ["", "n+", "(n", "n)", "n n", "min(n", "n//0", "3 %0", '"', '""', "n^2", "()",
-                                  "9" * 5000,
-                                  "(" * 500 + "n" + ")" * 500, "-" * 500 + "n",
-                                  "*".join(["(a+b+c+d+e+f+g+h+i+j)"] * 9)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "n+",
+        "(n",
+        "n)",
+        "n n",
+        "min(n",
+        "n//0",
+        "3 %0",
+        '"',
+        '""',
+        "n^2",
+        "()",
+        "9" * 5000,
+        "(" * 500 + "n" + ")" * 500,
+        "-" * 500 + "n",
+        "*".join(["(a+b+c+d+e+f+g+h+i+j)"] * 9),
+    ],
+)
 def test_parse_dim_of_bad_text_raises_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         parse_dim(text)

@@ -157,5 +157,9 @@ def test_nodes_inserted_in_any_order_come_in_dependency_order() -> None:
         shuffled = [graph.nodes[i] for i in rng.permutation(len(graph))]
         again = Graph("again", graph.inputs, [("y", graph.outputs[0])], shuffled, {})
         position = {node: i for i, node in enumerate(again.nodes)}
-        assert all(position[producer] < position[node] for node in again for v in node.inputs
-                   if (producer := again.producer(v)) is not None)
+        assert all(
+            position[producer] < position[node]
+            for node in again
+            for v in node.inputs
+            if (producer := again.producer(v)) is not None
+        )

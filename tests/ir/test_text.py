@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suites.op_table import CASES
 from tensorwright import ops as o
 from tensorwright.ir.dims import SymDim
 from tensorwright.ir.dtype import DType
@@ -21,6 +20,7 @@ from tensorwright.ir.op import Array, Op
 from tensorwright.ir.text import graph_text, op_text, parse_graph, parse_op, stored_constants
 from tensorwright.ir.types import TensorType
 from tensorwright.ir.verify import verify
+from tests.suites.op_table import CASES
 
 T = TensorType(DType.f32, (2, 3))
 
@@ -38,8 +38,12 @@ def example() -> Graph:
     scale = b.constant(np.float32(0.1).reshape(()), "scale, é\n")
     op = o.Convolution((1, 1), (1, 1, 1, 1), (1, 1))
     (conv,) = b.add(op, x, weights, None, name="/conv/Conv", origin=("a b", "c"))
-    body = (o.Instr(o.Literal(0.5), ()), o.Instr(o.Mul(), (2, 3)), o.Instr(o.Clip(None, 6.0), (4,)),
-            o.Instr(o.Add(), (5, 1)))
+    body = (
+        o.Instr(o.Literal(0.5), ()),
+        o.Instr(o.Mul(), (2, 3)),
+        o.Instr(o.Clip(None, 6.0), (4,)),
+        o.Instr(o.Add(), (5, 1)),
+    )
     (fused,) = b.add(o.Fused(o.Relu(), 1, body), conv, scale, name="fused", outputs=["fused result"])
     (flat,) = b.add(o.Reshape((batch, 256)), fused, name="flat")
     b.output(flat, "out put")
@@ -51,16 +55,16 @@ def test_graph_text_of_example_is_as_documented() -> None:
     assert graph_text(example()).splitlines() == [
         'graph "two words"',
         'input %x/in:0: f32["batch size",3,8,8]',
-        'const %onnx::Conv_1: f32[4,3,3,3]',
+        "const %onnx::Conv_1: f32[4,3,3,3]",
         r'const %"scale, \u00e9\n": f32[] = (0.1)',
         '%/conv/Conv: f32["batch size",4,8,8] = convolution[strides=(1,1) pads=(1,1,1,1) dilations=(1,1) groups=1]'
         '(%x/in:0, %onnx::Conv_1, _) from "a b", c',
         '%"fused result": f32["batch size",4,8,8] = fused[anchor=relu anchor_inputs=1 body=('
-        r'literal[value=0.5 dtype=f32](),mul(2,3),clip[low=none high=6.0](4),add(5,1))]'
+        r"literal[value=0.5 dtype=f32](),mul(2,3),clip[low=none high=6.0](4),add(5,1))]"
         r'(%/conv/Conv, %"scale, \u00e9\n") @fused',
         '%flat: f32["batch size",256] = reshape[shape=("batch size",256)](%"fused result")',
         'output "out put" = %flat',
-        'output /conv/Conv = %/conv/Conv',
+        "output /conv/Conv = %/conv/Conv",
     ]
 
 
@@ -105,9 +109,13 @@ def one_constant(array: Array) -> Graph:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from([np.float64, np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, np.int64,
-                        np.uint8, np.int16]),
-       st.integers(0, 8), st.binary(min_size=64, max_size=64))
+@given(
+    st.sampled_from(
+        [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, np.int64, np.uint8, np.int16]
+    ),
+    st.integers(0, 8),
+    st.binary(min_size=64, max_size=64),
+)
 def test_inline_constant_of_any_bits_reads_back_bit_equal(dtype: type, elems: int, data: bytes) -> None:
     array = np.frombuffer(data, dtype)[:elems].copy()
     text = graph_text(one_constant(array))
@@ -167,35 +175,42 @@ DAMAGE = ["", " ", "-", "0", "9", "_", "%", "(", ")", "[", "]", ",", '"', "\n", 
 HEAD = "graph g\ninput %x: f32[2,3]\n"
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "line 1: expected 'graph'"), ("input %x: f32[2]", "line 1: expected 'graph'"),
-    (HEAD + "graph h", "line 3: expected 'graph' and its name once"),
-    (HEAD + "%y: f32[2,3] = relu(%z)", "line 3: value %z is used before it is defined"),
-    (HEAD + "%x: f32[2,3] = relu(%x)", "line 3: value %x is defined twice"),
-    (HEAD + "%y: f32[2,3] = relu(%x) @n\n%z: f32[2,3] = relu(%x) @n", "line 4: node n is defined twice"),
-    (HEAD + "%y: f32[3,2] = relu(%x)", r"line 3: relu gives \(f32\[2,3\]\), not the types of \[%y: f32\[3,2\]\]"),
-    (HEAD + "%y: f32[2,3] = relu(%x, %x)", "line 3: relu takes 1 inputs, not 2"),
-    (HEAD + "%y: f32[2,3] = frobnicate(%x)", "line 3: there is no op 'frobnicate'"),
-    (HEAD + "%y: f32[2,3] = softmax(%x)", "line 3: softmax lacks axis"),
-    (HEAD + "%y: f32[2,3] = softmax[axis=one](%x)", "line 3: expected a number"),
-    (HEAD + "%y: f32[2,3] = softmax[axis=1 axis=1](%x)", "line 3: softmax has no attribute 'axis', or has it twice"),
-    (HEAD + "%y: f32[2,3] = softmax[axis=1 depth=2](%x)", "line 3: softmax has no attribute 'depth'"),
-    (HEAD + "%y: f32[2,3] = reduce[how=median axes=(1) keepdims=true](%x)", "line 3: expected one of sum, mean"),
-    (HEAD + "%y: f32[2,3] = relu(%x) trailing", "line 3: expected the end of the line at 'trailing'"),
-    (HEAD + "%y: f99[2,3] = relu(%x)", "line 3: there is no element type 'f99'"),
-    (HEAD + "%y: f32[2,-3] = relu(%x)", "line 3: dimension -3 is negative"),
-    (HEAD + "%y: f32[2,3 = relu(%x)", "line 3: expected ','"),
-    (HEAD + '%"y: f32[2,3] = relu(%x)', "line 3: expected a quoted name"),
-    (HEAD + "const %c: f32[2] = (1.0)", r"line 3: 1 elements do not fill f32\[2\]"),
-    (HEAD + "const %c: u8[1] = (300)", "line 3: an element does not fit u8"),
-    (HEAD + "const %c: f32[1] = 0x00", "line 3: 2 hex digits do not fill"),
-    (HEAD + "const %c: f32[n] = (1.0)", r"line 3: constant %c: f32\[n\] has symbolic dims"),
-    (HEAD + "output y = %y", "line 3: value %y is used before"),
-    (HEAD + "output y = %x\noutput y = %x", "line 4: output 'y' is defined twice"),
-    (HEAD + " = relu(%x)", "line 3: a node without outputs needs a name"),
-    (HEAD + f"%y: f32[2,3] = {'fused[anchor=' * 60}relu", "line 3: ops are nested too deeply"),
-    (HEAD + f"%y: f32[2,3] = softmax[axis={'9' * 5000}](%x)", "line 3: 9+... is too long for a number"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: expected 'graph'"),
+        ("input %x: f32[2]", "line 1: expected 'graph'"),
+        (HEAD + "graph h", "line 3: expected 'graph' and its name once"),
+        (HEAD + "%y: f32[2,3] = relu(%z)", "line 3: value %z is used before it is defined"),
+        (HEAD + "%x: f32[2,3] = relu(%x)", "line 3: value %x is defined twice"),
+        (HEAD + "%y: f32[2,3] = relu(%x) @n\n%z: f32[2,3] = relu(%x) @n", "line 4: node n is defined twice"),
+        (HEAD + "%y: f32[3,2] = relu(%x)", r"line 3: relu gives \(f32\[2,3\]\), not the types of \[%y: f32\[3,2\]\]"),
+        (HEAD + "%y: f32[2,3] = relu(%x, %x)", "line 3: relu takes 1 inputs, not 2"),
+        (HEAD + "%y: f32[2,3] = frobnicate(%x)", "line 3: there is no op 'frobnicate'"),
+        (HEAD + "%y: f32[2,3] = softmax(%x)", "line 3: softmax lacks axis"),
+        (HEAD + "%y: f32[2,3] = softmax[axis=one](%x)", "line 3: expected a number"),
+        (
+            HEAD + "%y: f32[2,3] = softmax[axis=1 axis=1](%x)",
+            "line 3: softmax has no attribute 'axis', or has it twice",
+        ),
+        (HEAD + "%y: f32[2,3] = softmax[axis=1 depth=2](%x)", "line 3: softmax has no attribute 'depth'"),
+        (HEAD + "%y: f32[2,3] = reduce[how=median axes=(1) keepdims=true](%x)", "line 3: expected one of sum, mean"),
+        (HEAD + "%y: f32[2,3] = relu(%x) trailing", "line 3: expected the end of the line at 'trailing'"),
+        (HEAD + "%y: f99[2,3] = relu(%x)", "line 3: there is no element type 'f99'"),
+        (HEAD + "%y: f32[2,-3] = relu(%x)", "line 3: dimension -3 is negative"),
+        (HEAD + "%y: f32[2,3 = relu(%x)", "line 3: expected ','"),
+        (HEAD + '%"y: f32[2,3] = relu(%x)', "line 3: expected a quoted name"),
+        (HEAD + "const %c: f32[2] = (1.0)", r"line 3: 1 elements do not fill f32\[2\]"),
+        (HEAD + "const %c: u8[1] = (300)", "line 3: an element does not fit u8"),
+        (HEAD + "const %c: f32[1] = 0x00", "line 3: 2 hex digits do not fill"),
+        (HEAD + "const %c: f32[n] = (1.0)", r"line 3: constant %c: f32\[n\] has symbolic dims"),
+        (HEAD + "output y = %y", "line 3: value %y is used before"),
+        (HEAD + "output y = %x\noutput y = %x", "line 4: output 'y' is defined twice"),
+        (HEAD + " = relu(%x)", "line 3: a node without outputs needs a name"),
+        (HEAD + f"%y: f32[2,3] = {'fused[anchor=' * 60}relu", "line 3: ops are nested too deeply"),
+        (HEAD + f"%y: f32[2,3] = softmax[axis={'9' * 5000}](%x)", "line 3: 9+... is too long for a number"),
+    ],
+)
 def test_parse_graph_of_bad_text_raises_value_error_with_the_line(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         parse_graph(text)
@@ -209,7 +224,7 @@ def test_parse_graph_of_damaged_text_gives_a_graph_or_a_value_error(data: st.Dat
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(text) - 1))
         new = data.draw(st.sampled_from(DAMAGE))
-        text = text[:at] + new + text[at + data.draw(st.integers(0, 3)):]
+        text = text[:at] + new + text[at + data.draw(st.integers(0, 3)) :]
     try:
         parsed = parse_graph(text, stored_constants(graph))
     except ValueError:

@@ -13,8 +13,22 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "src" / "tensorwright"
 
 # A module may import its own layer and those before it. Where two lines could trade places, the order is free.
 ROAD = (
-    "errors", "knobs", "shapes", "ir", "ops", "network", "importers", "passes",
-    "backends.base", "lower", "plan", "backends", "tune", "runtime", "builder", "cli",
+    "errors",
+    "knobs",
+    "shapes",
+    "ir",
+    "ops",
+    "network",
+    "importers",
+    "passes",
+    "backends.base",
+    "lower",
+    "plan",
+    "backends",
+    "tune",
+    "runtime",
+    "builder",
+    "cli",
 )
 # What a process needs that only loads and runs plans, on the target they were built for.
 RUNTIME_MAY_IMPORT = ("errors", "knobs", "shapes", "ir.dtype", "ir.op", "plan", "runtime", "backends.cpu.launch")
@@ -70,23 +84,34 @@ def test_road_names_exist() -> None:
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_module_imports_point_backwards(path: pathlib.Path) -> None:
     module = name_of(path)
-    wrong = [f"line {line}: {target}" for target, line in imports(path, lazy=True)
-             if target and layer(target) > layer(module)
-             and (module.split(".")[0], target.split(".")[0]) not in REACHES_FORWARD]
+    wrong = [
+        f"line {line}: {target}"
+        for target, line in imports(path, lazy=True)
+        if target
+        and layer(target) > layer(module)
+        and (module.split(".")[0], target.split(".")[0]) not in REACHES_FORWARD
+    ]
     assert not wrong, f"{module} imports what comes after it: {'; '.join(wrong)}"
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if name_of(p).split(".")[0] == "runtime"], ids=name_of)
 def test_runtime_at_import_needs_no_builder(path: pathlib.Path) -> None:
-    wrong = [f"line {line}: {target}" for target, line in imports(path, lazy=False)
-             if target and not any(target == name or target.startswith(name + ".") for name in RUNTIME_MAY_IMPORT)]
+    wrong = [
+        f"line {line}: {target}"
+        for target, line in imports(path, lazy=False)
+        if target and not any(target == name or target.startswith(name + ".") for name in RUNTIME_MAY_IMPORT)
+    ]
     assert not wrong, f"{name_of(path)} imports {'; '.join(wrong)}"
 
 
 def test_library_outside_cli_imports_no_cli_packages() -> None:
-    wrong = [f"{name_of(path)}:{node.lineno}" for path in modules() if name_of(path).split(".")[0] != "cli"
-             for node in ast.parse(path.read_text(encoding="utf-8")).body
-             if isinstance(node, ast.Import | ast.ImportFrom)
-             and {"typer", "rich"} & {(alias.name if isinstance(node, ast.Import) else node.module or "").split(".")[0]
-                                      for alias in node.names}]
+    wrong = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in modules()
+        if name_of(path).split(".")[0] != "cli"
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and {"typer", "rich"}
+        & {(alias.name if isinstance(node, ast.Import) else node.module or "").split(".")[0] for alias in node.names}
+    ]
     assert not wrong, f"imported at import time: {wrong}"

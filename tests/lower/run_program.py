@@ -14,7 +14,10 @@ def run_program(program: Program, feeds: Mapping[str, np.ndarray]) -> dict[str, 
     """Outputs by name. Buffers start as NaN bytes, so reading what no step wrote shows."""
     memory = {b: np.full(max(b.size_bytes, 8), 0xFF, np.uint8) for b in program.buffers}
     for b in program.buffers:
-        source = {Place.input: lambda b=b: feeds[program.inputs[b.index].name], Place.constant: lambda b=b: program.constants[b.index]}.get(b.place)
+        source = {
+            Place.input: lambda b=b: feeds[program.inputs[b.index].name],
+            Place.constant: lambda b=b: program.constants[b.index],
+        }.get(b.place)
         if source is not None:
             data = np.ascontiguousarray(source()).reshape(-1).view(np.uint8)
             assert len(data) == b.size_bytes

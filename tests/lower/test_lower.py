@@ -126,7 +126,9 @@ def test_spatial_flatten_into_tokens_is_a_view() -> None:
 
 
 def test_flatten_of_channels_last_is_one_copy() -> None:
-    program = check(build(lambda b, x: b.add(MatMul(), b.add(Reshape((1, 96)), conv(b, x, 8))[0], weights(b, 96, 5))[0], 1, 3, 3, 4))
+    program = check(
+        build(lambda b, x: b.add(MatMul(), b.add(Reshape((1, 96)), conv(b, x, 8))[0], weights(b, 96, 5))[0], 1, 3, 3, 4)
+    )
     assert kinds(program) == ["convolution", "copy", "mat_mul"]
 
 

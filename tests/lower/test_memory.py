@@ -41,8 +41,15 @@ def program(phases: list[list[Step]]) -> Program:
     steps = [s for phase in phases for s in phase]
     numbers = iter(range(len(steps)))
     views = [v for s in steps for v in (*s.inputs, *s.outputs) if v is not None]
-    return Program("test", (), (), tuple(steps), tuple(tuple(next(numbers) for _ in phase) for phase in phases),
-                   tuple(dict.fromkeys(v.buffer for v in views)), ())
+    return Program(
+        "test",
+        (),
+        (),
+        tuple(steps),
+        tuple(tuple(next(numbers) for _ in phase) for phase in phases),
+        tuple(dict.fromkeys(v.buffer for v in views)),
+        (),
+    )
 
 
 def arena(name: str, elems: int) -> Buffer:
@@ -106,6 +113,7 @@ def check(p: Program, workspaces: list[int] | None = None) -> MemoryPlan:
 @st.composite
 def programs(draw: Callable[..., object]) -> tuple[Program, list[int]]:
     """Random phases of random steps: whole and half reads, half writes (as of a concat), outputs, dead values."""
+
     def number(low: int, high: int) -> int:
         return draw(st.integers(low, high))  # type: ignore[return-value]
 
@@ -151,8 +159,15 @@ def test_plan_of_chain_reuses_memory_up_to_the_lower_bound() -> None:
 
 def test_plan_of_pointwise_chain_writes_in_place() -> None:
     a, b, c = (arena(name, 1000) for name in "abc")
-    plan = check(program([[step("s0", CONV, [view(INPUT)], view(a))], [step("s1", POINTWISE, [view(a)], view(b))],
-                          [step("s2", BINARY, [view(b), view(INPUT, 1000)], view(c))]]))
+    plan = check(
+        program(
+            [
+                [step("s0", CONV, [view(INPUT)], view(a))],
+                [step("s1", POINTWISE, [view(a)], view(b))],
+                [step("s2", BINARY, [view(b), view(INPUT, 1000)], view(c))],
+            ]
+        )
+    )
     assert plan.in_place == (("b", "a"), ("c", "b"))
     assert plan.arena_bytes == 4032
 
@@ -168,8 +183,10 @@ def test_plan_when_overwriting_would_lose_data_keeps_both(case: str) -> None:
         matrix = Operand(DType.f32, (10, 100), (1, 10))
         source = replace(source, operand=matrix)
         result = replace(result, operand=Operand(DType.f32, (10, 100), (100, 1)))
-    phases = [[step("s0", CONV, [view(INPUT)], view(a))],
-              [step("s1", CONV if case == "conv" else POINTWISE, [source], result)]]
+    phases = [
+        [step("s0", CONV, [view(INPUT)], view(a))],
+        [step("s1", CONV if case == "conv" else POINTWISE, [source], result)],
+    ]
     if case == "read_beside":
         phases[1].append(step("s2", POINTWISE, [view(a)], view(c)))
     if case == "read_later":
@@ -179,8 +196,14 @@ def test_plan_when_overwriting_would_lose_data_keeps_both(case: str) -> None:
 
 def test_plan_of_two_sums_of_the_same_dying_inputs_overwrites_only_once() -> None:
     a, b, c = (arena(name, 100) for name in "abc")
-    plan = check(program([[step("s0", CONV, [view(INPUT)], view(a)), step("s1", CONV, [view(INPUT)], view(b))],
-                          [step("s2", BINARY, [view(a), view(b)], view(c))]]))
+    plan = check(
+        program(
+            [
+                [step("s0", CONV, [view(INPUT)], view(a)), step("s1", CONV, [view(INPUT)], view(b))],
+                [step("s2", BINARY, [view(a), view(b)], view(c))],
+            ]
+        )
+    )
     assert len(plan.in_place) == 1
 
 
@@ -203,7 +226,8 @@ def test_plan_of_read_before_write_is_an_internal_error() -> None:
 def test_plan_of_same_program_is_the_same() -> None:
     values = [arena(f"v{i}", 100 + i % 3) for i in range(30)]
     phases = [[step("s0", CONV, [view(INPUT)], view(values[0]))]]
-    phases += [[step(f"s{i}", CONV, [view(values[i // 2]), view(values[i - 1])], view(values[i]))]
-               for i in range(1, 30)]
+    phases += [
+        [step(f"s{i}", CONV, [view(values[i // 2]), view(values[i - 1])], view(values[i]))] for i in range(1, 30)
+    ]
     first, second = (plan_memory(program(phases), [0] * 30) for _ in range(2))
     assert first == second

@@ -22,18 +22,19 @@ def read(base: np.ndarray, at: Strided, shape: tuple[int, ...]) -> np.ndarray:
     return base[index]
 
 
+Placed = tuple[np.ndarray, Strided, tuple[int, ...]]
 shapes = st.lists(st.integers(1, 5), min_size=1, max_size=5).map(tuple)
 
 
 @st.composite
-def dense_values(draw: st.DrawFn) -> tuple[np.ndarray, Strided, tuple[int, ...]]:
+def dense_values(draw: st.DrawFn) -> Placed:
     shape = draw(shapes)
     order = draw(st.permutations(range(len(shape))))
     return np.arange(math.prod(shape)), Strided(0, dense(shape, order)), shape
 
 
 @given(dense_values(), st.data())
-def test_reshape_view_matches_numpy_or_is_refused(value, data) -> None:  # type: ignore[no-untyped-def]
+def test_reshape_view_matches_numpy_or_is_refused(value: Placed, data: st.DataObject) -> None:
     base, at, shape = value
     count = math.prod(shape)
     cuts = [d for d in range(1, count + 1) if count % d == 0]
@@ -52,7 +53,7 @@ def test_reshape_view_matches_numpy_or_is_refused(value, data) -> None:  # type:
 
 
 @given(dense_values(), st.data())
-def test_transpose_view_matches_numpy_and_inverts(value, data) -> None:  # type: ignore[no-untyped-def]
+def test_transpose_view_matches_numpy_and_inverts(value: Placed, data: st.DataObject) -> None:
     base, at, shape = value
     perm = tuple(data.draw(st.permutations(range(len(shape)))))
     out_shape = tuple(shape[a] for a in perm)
@@ -63,7 +64,7 @@ def test_transpose_view_matches_numpy_and_inverts(value, data) -> None:  # type:
 
 
 @given(dense_values(), st.data())
-def test_slice_view_matches_numpy(value, data) -> None:  # type: ignore[no-untyped-def]
+def test_slice_view_matches_numpy(value: Placed, data: st.DataObject) -> None:
     base, at, shape = value
     axis = data.draw(st.integers(0, len(shape) - 1))
     start = data.draw(st.integers(0, shape[axis] - 1))
@@ -77,7 +78,7 @@ def test_slice_view_matches_numpy(value, data) -> None:  # type: ignore[no-untyp
 
 
 @given(dense_values())
-def test_expand_view_matches_numpy(value) -> None:  # type: ignore[no-untyped-def]
+def test_expand_view_matches_numpy(value: Placed) -> None:
     base, at, shape = value
     out_shape = (2, *(3 if d == 1 else d for d in shape))
     result = view(Expand(out_shape), shape, at, out_shape)

@@ -11,9 +11,6 @@ import pytest
 from onnx import numpy_helper
 
 import tensorwright as tw
-from importers.models import runtime_outputs
-from importers.test_onnx_graphs import lenet
-from network.single import Array, random, with_properties
 from tensorwright.backends.reference.interpret import interpret
 from tensorwright.errors import ModelError
 from tensorwright.importers.onnx.reader import import_onnx
@@ -28,6 +25,9 @@ from tensorwright.network import (
     Tensor,
     UnaryOperation,
 )
+from tests.importers.models import runtime_outputs
+from tests.importers.test_onnx_graphs import lenet
+from tests.network.single import Array, random, with_properties
 
 
 def written_lenet(weights: dict[str, Array]) -> tw.Network:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from network.single import Array, random, run, with_properties
 from tensorwright.network import (
     ActivationType,
     ElementWiseOperation,
@@ -24,6 +23,7 @@ from tensorwright.network import (
     Tensor,
     UnaryOperation,
 )
+from tests.network.single import Array, random, run, with_properties
 
 IMAGE = random(2, 4, 7, 6)
 
@@ -283,7 +283,8 @@ def test_lrn_gather_select_prelu_cast_padding_identity_constant() -> None:
     ],
 )
 def test_matrix_multiply_reads_its_operands_as_told(
-        op0: MatrixOperation, op1: MatrixOperation, a: Sequence[int], b: Sequence[int], subscripts: str) -> None:
+    op0: MatrixOperation, op1: MatrixOperation, a: Sequence[int], b: Sequence[int], subscripts: str
+) -> None:
     x, y = random(*a), random(*b)
     np.testing.assert_allclose(
         run(lambda n, s, t: n.add_matrix_multiply(s, op0, t, op1), x, y),
@@ -332,5 +333,3 @@ def test_resize_by_scales_and_by_shape() -> None:
     )
     np.testing.assert_allclose(linear[:, :, ::2], IMAGE, rtol=1e-5)
     np.testing.assert_allclose(linear[:, :, 1::2], (IMAGE[:, :, 1:] + IMAGE[:, :, :-1]) / 2, rtol=1e-4, atol=1e-6)
-
-

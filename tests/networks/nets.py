@@ -49,7 +49,9 @@ class Writer:
         return self.op("Conv", *ins, kernel_shape=[size, size], strides=[s, s], pads=[size // 2] * 4, group=g)
 
     def bn(self, x: str, c: int) -> str:
-        return self.op("BatchNormalization", x, self.vector(c, 0.8, 1.2), self.vector(c), self.vector(c), self.vector(c, 0.8, 1.2))
+        return self.op(
+            "BatchNormalization", x, self.vector(c, 0.8, 1.2), self.vector(c), self.vector(c), self.vector(c, 0.8, 1.2)
+        )
 
     def silu(self, x: str) -> str:
         return self.op("Mul", x, self.op("Sigmoid", x))
@@ -84,14 +86,18 @@ def residual() -> onnx.ModelProto:
 def inception() -> onnx.ModelProto:
     """Four branches into a concat, LRN, ceil-mode pooling, softmax."""
     w = Writer(2)
-    x = w.op("LRN", w.op("Relu", w.conv(w.input("data", 1, 3, 23, 19), 3, 32, 3)), size=5, alpha=1e-3, beta=0.75, bias=1.0)
+    x = w.op(
+        "LRN", w.op("Relu", w.conv(w.input("data", 1, 3, 23, 19), 3, 32, 3)), size=5, alpha=1e-3, beta=0.75, bias=1.0
+    )
     x = w.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
 
     def cr(x: str, c: int, k: int, size: int = 1) -> str:
         return w.op("Relu", w.conv(x, c, k, size))
 
     pooled = w.op("MaxPool", x, kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1])
-    x = w.op("Concat", cr(x, 32, 16), cr(cr(x, 32, 24), 24, 32, 3), cr(cr(x, 32, 8), 8, 12, 5), cr(pooled, 32, 16), axis=1)
+    x = w.op(
+        "Concat", cr(x, 32, 16), cr(cr(x, 32, 24), 24, 32, 3), cr(cr(x, 32, 8), 8, 12, 5), cr(pooled, 32, 16), axis=1
+    )
     x = w.op("AveragePool", x, kernel_shape=[2, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     return w.model(w.op("Softmax", w.op("Gemm", w.op("Flatten", x), w.weight(76 * 6 * 5, 9)), axis=1))
 
@@ -99,7 +105,12 @@ def inception() -> onnx.ModelProto:
 def mobile() -> onnx.ModelProto:
     """Inverted residual with squeeze and excite, clip and silu, depthwise of several kinds."""
     w = Writer(3)
-    x = w.op("Clip", w.bn(w.conv(w.input("data", 1, 3, 20, 22), 3, 18, 3, 2), 18), w.const(np.float32(0)), w.const(np.float32(6)))
+    x = w.op(
+        "Clip",
+        w.bn(w.conv(w.input("data", 1, 3, 20, 22), 3, 18, 3, 2), 18),
+        w.const(np.float32(0)),
+        w.const(np.float32(6)),
+    )
     y = w.silu(w.bn(w.conv(w.silu(w.bn(w.conv(x, 18, 54), 54)), 54, 54, 5, 1, 54), 54))
     gate = w.conv(w.silu(w.conv(w.op("GlobalAveragePool", y), 54, 6)), 6, 54)
     x = w.op("Add", w.bn(w.conv(w.op("Mul", y, w.op("Sigmoid", gate)), 54, 18), 18), x)
@@ -119,8 +130,15 @@ def detector() -> onnx.ModelProto:
     for _ in range(2):
         pools.append(w.op("MaxPool", pools[-1], kernel_shape=[5, 5], strides=[1, 1], pads=[2] * 4))
     small = w.silu(w.conv(w.op("Concat", *pools, axis=1), 96, 16))
-    up = w.op("Resize", small, "", w.const(np.array([1, 1, 2, 2], np.float32)), mode="nearest",
-              coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    up = w.op(
+        "Resize",
+        small,
+        "",
+        w.const(np.array([1, 1, 2, 2], np.float32)),
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
     wide = w.conv(w.op("Concat", up, x, axis=1), 32, 12)
     heads = [w.op("Reshape", h, w.ints(0, 12, -1)) for h in (wide, w.conv(small, 16, 12))]
     return w.model(w.op("Sigmoid", w.op("Concat", *heads, axis=2)))
@@ -133,7 +151,15 @@ def unet() -> onnx.ModelProto:
     x = w.op("Relu", w.conv(w.op("MaxPool", skip, kernel_shape=[2, 2], strides=[2, 2]), 16, 32, 3))
     x = w.op("ConvTranspose", x, w.weight(32, 16, 2, 2), w.vector(16), kernel_shape=[2, 2], strides=[2, 2])
     x = w.op("Relu", w.conv(w.op("Concat", x, skip, axis=1), 32, 16, 3))
-    x = w.op("ConvTranspose", x, w.weight(16, 8, 3, 3), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4, output_padding=[1, 1])
+    x = w.op(
+        "ConvTranspose",
+        x,
+        w.weight(16, 8, 3, 3),
+        kernel_shape=[3, 3],
+        strides=[2, 2],
+        pads=[1] * 4,
+        output_padding=[1, 1],
+    )
     return w.model(w.op("Sigmoid", w.conv(x, 8, 1)))
 
 
@@ -142,7 +168,9 @@ def _attention(w: Writer, x: str, d: int, heads: int, mask: str | None) -> str:
         return w.op("Transpose", w.op("Reshape", y, w.ints(0, -1, heads, d // heads)), perm=perm)
 
     q, k, v = (w.linear(x, d, d) for _ in range(3))
-    s = w.op("Div", w.op("MatMul", split(q, [0, 2, 1, 3]), split(k, [0, 2, 3, 1])), w.const(np.float32(np.sqrt(d // heads))))
+    s = w.op(
+        "Div", w.op("MatMul", split(q, [0, 2, 1, 3]), split(k, [0, 2, 3, 1])), w.const(np.float32(np.sqrt(d // heads)))
+    )
     s = w.op("Softmax", w.op("Add", s, mask) if mask else s, axis=-1)
     y = w.op("Transpose", w.op("MatMul", s, split(v, [0, 2, 1, 3])), perm=[0, 2, 1, 3])
     return w.linear(w.op("Reshape", y, w.ints(0, -1, d)), d, d)
@@ -169,7 +197,9 @@ def encoder() -> onnx.ModelProto:
 def vision_transformer() -> onnx.ModelProto:
     """Patch convolution, class token through shape arithmetic, pre-norm block, class row."""
     w, d = Writer(7), 20
-    x = w.op("Conv", w.input("data", 1, 3, 24, 16), w.weight(d, 3, 8, 8), w.vector(d), kernel_shape=[8, 8], strides=[8, 8])
+    x = w.op(
+        "Conv", w.input("data", 1, 3, 24, 16), w.weight(d, 3, 8, 8), w.vector(d), kernel_shape=[8, 8], strides=[8, 8]
+    )
     x = w.op("Transpose", w.op("Reshape", x, w.ints(0, d, -1)), perm=[0, 2, 1])
     shape = w.op("Concat", w.op("Shape", x, start=0, end=1), w.ints(1, d), axis=0)
     x = w.op("Concat", w.op("Expand", w.weight(1, 1, d), shape), x, axis=1)
@@ -181,7 +211,8 @@ def vision_transformer() -> onnx.ModelProto:
 
 
 NETS: dict[str, Callable[[], onnx.ModelProto]] = {
-    f.__name__: f for f in (residual, inception, mobile, detector, unet, encoder, vision_transformer)}
+    f.__name__: f for f in (residual, inception, mobile, detector, unet, encoder, vision_transformer)
+}
 
 
 def feed(model: onnx.ModelProto, seed: int) -> dict[str, np.ndarray]:

@@ -15,13 +15,17 @@ ort = pytest.importorskip("onnxruntime", reason="the oracle of whole networks")
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_network_matches_onnxruntime_tuned_saved_and_respecialised(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_network_matches_onnxruntime_tuned_saved_and_respecialised(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = NETS[name]()
     seed = int(np.random.SeedSequence().generate_state(1)[0])
     feeds = feed(model, seed)
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    (want,) = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feeds)
+    (want,) = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(
+        None, feeds
+    )
     output = model.graph.output[0].name
 
     def check(engine: tw.Engine, what: str) -> None:

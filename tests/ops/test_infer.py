@@ -43,8 +43,11 @@ REFUSED: tuple[tuple[Op, Sequence[TensorType | None], str], ...] = (
     (o.Convolution((1, 0), (0, 0, 0, 0), (1, 1)), [t(1, 3, 8, 8), t(4, 3, 3, 3)], "2 positive strides"),
     (o.Convolution((1, 1), (0, -1, 0, 0), (1, 1)), [t(1, 3, 8, 8), t(4, 3, 3, 3)], "4 non-negative pads"),
     (o.Deconvolution((1, 1), (3, 3, 3, 3), (1, 1)), [t(1, 3, 2, 2), t(3, 4, 2, 2)], "negative size"),
-    (o.Deconvolution((2, 2), (0,) * 4, (1, 1), 1, (1,)), [t(1, 3, 2, 2), t(3, 4, 2, 2)],
-     "2 non-negative output paddings"),
+    (
+        o.Deconvolution((2, 2), (0,) * 4, (1, 1), 1, (1,)),
+        [t(1, 3, 2, 2), t(3, 4, 2, 2)],
+        "2 non-negative output paddings",
+    ),
     (o.MaxPool((2, 2), (1, 1), (0,) * 4, (1, 1)), [t(3, 4)], "max_pool needs numbers of rank 3"),
     (o.MaxPool((5, 2), (1, 1), (0,) * 4, (1, 1)), [t(1, 3, 4, 4)], "a window of 5 in dim 0"),
     (o.AveragePool((2, 2), (1, 1), (0,) * 4, (1, 1)), [t(1, 3, 4, 4, dtype=DType.i8)], "needs a float type, not i8"),
@@ -123,7 +126,8 @@ def test_infer_of_symbolic_dims_carries_them(op: Op, types: Sequence[TensorType]
 
 @pytest.mark.parametrize(("op", "types", "expected"), CARRIED, ids=lambda x: x.kind if isinstance(x, Op) else "")
 def test_infer_of_symbolic_dims_agrees_with_infer_of_their_values(
-        op: Op, types: Sequence[TensorType], expected: TensorType) -> None:
+    op: Op, types: Sequence[TensorType], expected: TensorType
+) -> None:
     values = {"n": 4, "m": 4}
 
     def bound(type: TensorType) -> TensorType:

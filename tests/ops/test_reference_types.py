@@ -17,10 +17,17 @@ from tensorwright.ops import conv
 def test_narrow_floats_compute_in_f32_and_round_once(dtype: DType) -> None:
     rng = np.random.default_rng(11)
     x, w = (rng.standard_normal(s, dtype=np.float32).astype(dtype.numpy) for s in ((1, 8, 6, 6), (4, 8, 3, 3)))
-    cases = [(o.Silu(), (x,)), (o.Add(), (x, x[:, :1])), (o.Softmax(1), (x,)), (o.LayerNorm(3), (x, x[0, 0, 0])),
-             (o.Convolution((1, 1), (1,) * 4, (1, 1)), (x, w)), (o.MatMul(), (x, x)), (o.Reduce("sum", (1,)), (x,)),
-             (o.AveragePool((2, 2), (2, 2), (0,) * 4, (1, 1)), (x,)), (o.MaxPool((2, 2), (2, 2), (0,) * 4, (1, 1)),
-                                                                       (x,))]
+    cases = [
+        (o.Silu(), (x,)),
+        (o.Add(), (x, x[:, :1])),
+        (o.Softmax(1), (x,)),
+        (o.LayerNorm(3), (x, x[0, 0, 0])),
+        (o.Convolution((1, 1), (1,) * 4, (1, 1)), (x, w)),
+        (o.MatMul(), (x, x)),
+        (o.Reduce("sum", (1,)), (x,)),
+        (o.AveragePool((2, 2), (2, 2), (0,) * 4, (1, 1)), (x,)),
+        (o.MaxPool((2, 2), (2, 2), (0,) * 4, (1, 1)), (x,)),
+    ]
     for op, arrays in cases:
         (narrow,) = op.reference(*arrays)
         (wide,) = op.reference(*(a.astype(np.float32) for a in arrays))

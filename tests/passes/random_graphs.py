@@ -93,8 +93,14 @@ class Net:
 
     def batch_norm(self, x: Value) -> Value:
         c = x.type.static_shape[1]
-        return self.op(BatchNorm(1e-5), x, self.constant(c), self.constant(c), self.constant(c),
-                       self.constant(c, low=0.5, high=2.0))
+        return self.op(
+            BatchNorm(1e-5),
+            x,
+            self.constant(c),
+            self.constant(c),
+            self.constant(c),
+            self.constant(c, low=0.5, high=2.0),
+        )
 
     def pool(self, x: Value) -> Value:
         if self.choose(2):
@@ -129,8 +135,10 @@ class Net:
     def with_constant(self, x: Value) -> Value:
         rank, shape = x.type.rank, x.type.static_shape
         axis = self.choose(rank)
-        operand = (self.number((1.0, 0.0, 0.5, -2.0)[self.choose(4)]),
-                   self.constant(*(d if i == axis else 1 for i, d in enumerate(shape))))[self.choose(2)]
+        operand = (
+            self.number((1.0, 0.0, 0.5, -2.0)[self.choose(4)]),
+            self.constant(*(d if i == axis else 1 for i, d in enumerate(shape))),
+        )[self.choose(2)]
         op = (Add(), Mul(), Sub(), Maximum(), Minimum())[self.choose(5)]
         return self.op(op, *((x, operand) if self.choose(2) else (operand, x)))
 
@@ -148,7 +156,7 @@ class Net:
     def reshape(self, x: Value) -> Value:
         shape = x.type.static_shape
         cut = self.choose(len(shape)) + 1
-        return self.op(Reshape((*shape[:cut - 1], math.prod(shape[cut - 1:]))), x)
+        return self.op(Reshape((*shape[: cut - 1], math.prod(shape[cut - 1 :]))), x)
 
     def transpose(self, x: Value) -> Value:
         rank = x.type.rank
@@ -198,8 +206,21 @@ class Net:
     def grow(self) -> None:
         """One more layer on a value chosen from the last few."""
         x = self.values[-1 - min((0, 0, 0, 1, 2)[self.choose(5)], len(self.values) - 1)]
-        layers = [self.unary, self.with_constant, self.binary, self.divided, self.silu, self.gelu, self.reshape,
-                  self.transpose, self.slice, self.concat, self.expanded, self.choice, self.softmax]
+        layers = [
+            self.unary,
+            self.with_constant,
+            self.binary,
+            self.divided,
+            self.silu,
+            self.gelu,
+            self.reshape,
+            self.transpose,
+            self.slice,
+            self.concat,
+            self.expanded,
+            self.choice,
+            self.softmax,
+        ]
         if x.type.rank >= 2:
             layers += [self.matmul, self.layer_norm, self.siblings]
         if x.type.rank == 2 or x.type.rank == 3:

@@ -18,9 +18,19 @@ from tensorwright.passes.pipeline import optimise
 from tests.lower.run_program import run_program
 
 
-@pytest.mark.parametrize("op", [
-    Pad((1, 0, 2, 0, 3, -1), "constant", 2.5), Pad((1, 0, 2, 0, 3, 1), "reflect"), Pad((0, 2, 0, 0, 0, 1), "edge"),
-    Pad((0, 2, 0, -1, 0, 1), "wrap"), Pad((-1, -1, -1, -1, 0, 0)), Tile((2, 3, 1)), Tile((1, 1, 4))], ids=str)
+@pytest.mark.parametrize(
+    "op",
+    [
+        Pad((1, 0, 2, 0, 3, -1), "constant", 2.5),
+        Pad((1, 0, 2, 0, 3, 1), "reflect"),
+        Pad((0, 2, 0, 0, 0, 1), "edge"),
+        Pad((0, 2, 0, -1, 0, 1), "wrap"),
+        Pad((-1, -1, -1, -1, 0, 0)),
+        Tile((2, 3, 1)),
+        Tile((1, 1, 4)),
+    ],
+    ids=str,
+)
 def test_pad_and_tile_mean_the_same_without_kernels_of_their_own(op: Op) -> None:
     b = GraphBuilder()
     b.output(b.add(op, b.input("x", TensorType(DType.f32, (3, 4, 5))))[0], "y")

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from passes.random_graphs import networks, random_feeds
 from tensorwright.backends.reference.interpret import interpret
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Graph, GraphBuilder, Value
@@ -35,6 +34,7 @@ from tensorwright.ops import (
 )
 from tensorwright.passes.pipeline import PassOptions, optimise
 from tensorwright.passes.report import report_text
+from tests.passes.random_graphs import networks, random_feeds
 
 EDITS_CHECKED = PassOptions(check="edit")
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -51,7 +51,8 @@ def test_rule_on_each_node_is_applied_and_recorded_with_its_reason() -> None:
     assert [type(n.op) for n in report.graph] == [Abs, Exp, Abs]
     assert [(e.pass_name, e.rule, e.nodes, e.result, e.reason) for e in report.edits] == [
         ("test_stage", "relu_into_abs", ("relu",), ("relu",), "abs is better"),
-        ("test_stage", "relu_into_abs", ("relu_2",), ("relu_2",), "abs is better")]
+        ("test_stage", "relu_into_abs", ("relu_2",), ("relu_2",), "abs is better"),
+    ]
     assert report.stages[0].nodes_before == report.stages[0].nodes_after == 3
 
 

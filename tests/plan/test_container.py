@@ -20,8 +20,12 @@ from tensorwright.plan.read import open_container
 from tensorwright.plan.write import pack, write_sections
 
 RNG = np.random.default_rng(7)
-SECTIONS = [("meta", b'{"a":1}'), ("empty", b""), ("code:cpu", RNG.bytes(777)),
-            ("weights:cpu", RNG.bytes(BIG_BYTES + 13))]
+SECTIONS = [
+    ("meta", b'{"a":1}'),
+    ("empty", b""),
+    ("code:cpu", RNG.bytes(777)),
+    ("weights:cpu", RNG.bytes(BIG_BYTES + 13)),
+]
 PACKED = pack(SECTIONS)
 
 
@@ -114,10 +118,26 @@ def test_newer_minor_version_with_an_unknown_section_is_read() -> None:
     assert bytes(open_container(data)["new.thing"]) == body
 
 
-@pytest.mark.parametrize("table", [
-    {}, [1], [["x"]], [["x", 128, 0]], [["X", 128, 0, ""]], [["x", -64, 0, ""]], [["x", 1 << 62, 1 << 62, ""]],
-    [["x", 0, 64, ""]], [["x", 128, -1, ""]], [["x", 128.0, 0, ""]], [["x", 65, 0, ""]], b"not json", b"[" * 5000,
-    b'"text"', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        {},
+        [1],
+        [["x"]],
+        [["x", 128, 0]],
+        [["X", 128, 0, ""]],
+        [["x", -64, 0, ""]],
+        [["x", 1 << 62, 1 << 62, ""]],
+        [["x", 0, 64, ""]],
+        [["x", 128, -1, ""]],
+        [["x", 128.0, 0, ""]],
+        [["x", 65, 0, ""]],
+        b"not json",
+        b"[" * 5000,
+        b'"text"',
+        b"\xff\xfe",
+    ],
+)
 def test_hostile_table_with_a_correct_digest_is_refused(table: object) -> None:
     assert code_of(forged(table, bytes(256))) in ("P104", "P106")
 

@@ -26,14 +26,28 @@ def small_plan(**changes: object) -> Plan:
     weights = np.zeros(512, np.uint8)
     weights[128:384] = shared.view(np.uint8).reshape(-1)
     constants = {
-        "w": shared, "again": shared.copy(), "scalar": np.float32(3.5).reshape(()), "none": np.zeros((0, 3), np.int64),
-        "flags": np.array([True, False]), "strided": rng.normal(size=(6, 4)).astype(np.float32).T,
-        "i8": np.arange(5, dtype=np.int8), "half": np.array([1, 2], DType.bf16.numpy)}
+        "w": shared,
+        "again": shared.copy(),
+        "scalar": np.float32(3.5).reshape(()),
+        "none": np.zeros((0, 3), np.int64),
+        "flags": np.array([True, False]),
+        "strided": rng.normal(size=(6, 4)).astype(np.float32).T,
+        "i8": np.arange(5, dtype=np.int8),
+        "half": np.array([1, 2], DType.bf16.numpy),
+    }
     native = Native("triple|avx2|cpu|0", {"weights": [[128, 256]], "steps": []}, b"\x7fELF code", weights)
-    plan = Plan(name="née", producer="test 1", inputs=(TensorInfo("x", DType.f32, (1, 3)),),
-                outputs=(TensorInfo("y", DType.i64, ()), TensorInfo("z", DType.bool, (0, 2))), graph="graph née {\n}\n",
-                constants=constants, choices=(Choice("matmul(f32[1,3])", "gemm", 2, {"rows": 6}, 1e-5),),
-                options={"precision": "fp32"}, report={"edits": [1, 2]}, native={"cpu": native})
+    plan = Plan(
+        name="née",
+        producer="test 1",
+        inputs=(TensorInfo("x", DType.f32, (1, 3)),),
+        outputs=(TensorInfo("y", DType.i64, ()), TensorInfo("z", DType.bool, (0, 2))),
+        graph="graph née {\n}\n",
+        constants=constants,
+        choices=(Choice("matmul(f32[1,3])", "gemm", 2, {"rows": 6}, 1e-5),),
+        options={"precision": "fp32"},
+        report={"edits": [1, 2]},
+        native={"cpu": native},
+    )
     return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]
 
 
@@ -81,15 +95,33 @@ def test_constants_in_a_file_are_aligned() -> None:
 
 
 REFUSED = {
-    "meta": [b"", b"[]", b"null", {"name": 3}, {"name": None}, {"inputs": [["x", "f33", [1]]]},
-             {"inputs": [["x", "f32", [-1]]]}, {"inputs": [["x", "f32"]]}, {"inputs": 3},
-             {"outputs": [["x", "f32", ["1"]]]},
-             {"native": []}, {"native": {"cpu": 1}}, {"native": {"gpu": "x"}}, {"options": []}, {"report": "x"}],
+    "meta": [
+        b"",
+        b"[]",
+        b"null",
+        {"name": 3},
+        {"name": None},
+        {"inputs": [["x", "f33", [1]]]},
+        {"inputs": [["x", "f32", [-1]]]},
+        {"inputs": [["x", "f32"]]},
+        {"inputs": 3},
+        {"outputs": [["x", "f32", ["1"]]]},
+        {"native": []},
+        {"native": {"cpu": 1}},
+        {"native": {"gpu": "x"}},
+        {"options": []},
+        {"report": "x"},
+    ],
     "graph": [b"\xff\xfe"],
     "choices": [b"{}", b"[[1]]", b'[["a","b",1.5,{},1]]', b'[["a","b",1,{},"x"]]', b"[" * 100_000],
-    "constants.index": [b"{}", b'[["w","f32",[1],"nowhere",0]]', b'[["w","f32",[1],"constants",-1]]',
-                        b'[["w","f32",[9999999999999999],"constants",0]]', b'[["w","f32",[100000],"constants",0]]',
-                        b'[["w","f32",[true],"constants",0]]'],
+    "constants.index": [
+        b"{}",
+        b'[["w","f32",[1],"nowhere",0]]',
+        b'[["w","f32",[1],"constants",-1]]',
+        b'[["w","f32",[9999999999999999],"constants",0]]',
+        b'[["w","f32",[100000],"constants",0]]',
+        b'[["w","f32",[true],"constants",0]]',
+    ],
     "program:cpu": [b"[]", b"3", b"{"],
 }
 
@@ -107,21 +139,39 @@ def test_section_of_wrong_content_is_a_plan_error(section: str, content: bytes |
     assert caught.value.code == "P106" and caught.value.why, caught.value
 
 
-@pytest.mark.parametrize("missing", ["meta", "graph", "choices", "constants.index", "constants", "code:cpu",
-                                     "weights:cpu", "program:cpu"])
+@pytest.mark.parametrize(
+    "missing", ["meta", "graph", "choices", "constants.index", "constants", "code:cpu", "weights:cpu", "program:cpu"]
+)
 def test_missing_section_is_a_plan_error(missing: str) -> None:
     container = open_container(plan_bytes(small_plan()))
     with pytest.raises(PlanError, match=missing):
         read_plan(pack([(s.name, bytes(container[s.name])) for s in container.sections if s.name != missing]))
 
 
-@pytest.mark.parametrize("change", [
-    {"objects": [["main", 5]]}, {"objects": [["main", -1]]}, {"objects": [["main", 1 << 40]]}, {"objects": 1},
-    {"arena_bytes": -1}, {"arena_bytes": "1"}, {"scratch_bytes": None}, {"max_threads": 1.5}, {"steps": [3]},
-    {"steps": [{"name": "a"}]}, {"steps": [{"name": "a", "origin": [1], "kernel": "", "workload": ""}]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"objects": [["main", 5]]},
+        {"objects": [["main", -1]]},
+        {"objects": [["main", 1 << 40]]},
+        {"objects": 1},
+        {"arena_bytes": -1},
+        {"arena_bytes": "1"},
+        {"scratch_bytes": None},
+        {"max_threads": 1.5},
+        {"steps": [3]},
+        {"steps": [{"name": "a"}]},
+        {"steps": [{"name": "a", "origin": [1], "kernel": "", "workload": ""}]},
+    ],
+)
 def test_cpu_code_with_wrong_description_is_a_plan_error(change: dict[str, object]) -> None:
-    program = {"objects": [["main", 9]], "arena_bytes": 0, "scratch_bytes": 0, "max_threads": 0,
-               "steps": [{"name": "a", "origin": ["n"], "kernel": "k", "workload": "w"}]}
+    program = {
+        "objects": [["main", 9]],
+        "arena_bytes": 0,
+        "scratch_bytes": 0,
+        "max_threads": 0,
+        "steps": [{"name": "a", "origin": ["n"], "kernel": "k", "workload": "w"}],
+    }
     code = b"\x7fELF code"
     assert cpu_code(Native("f", copy.deepcopy(program), code, np.zeros(0, np.uint8)), "p").steps[0].origin == ("n",)
     with pytest.raises(PlanError) as caught:

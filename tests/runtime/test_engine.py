@@ -75,8 +75,13 @@ def test_input_of_unusual_layout_gives_the_same_result(engine: Engine, view: str
     raw[1:] = x.view(np.uint8)
     frozen = x.copy()
     frozen.flags.writeable = False
-    given = {"strided": wide[::2], "reversed": x[::-1].copy()[::-1], "read_only": frozen,
-             "unaligned": raw[1:].view(np.float32), "subclass": x.view(np.recarray)}[view]
+    given = {
+        "strided": wide[::2],
+        "reversed": x[::-1].copy()[::-1],
+        "read_only": frozen,
+        "unaligned": raw[1:].view(np.float32),
+        "subclass": x.view(np.recarray),
+    }[view]
     np.testing.assert_array_equal(engine.run({"x": given, "y": FEEDS["y"]})["first"], WANTED["first"])
 
 
@@ -122,7 +127,8 @@ def test_wrong_names_are_all_listed_with_a_guess(engine: Engine) -> None:
         "  why    input 'y' is missing\n"
         "  why    there is no input 'xx'; did you mean 'x'?\n"
         "  why    there is no input 'Y'\n"
-        "  do     its inputs are x: f32[37], y: f32[37]")
+        "  do     its inputs are x: f32[37], y: f32[37]"
+    )
 
 
 def test_wrong_number_of_arrays_says_what_is_taken(engine: Engine) -> None:
@@ -136,16 +142,36 @@ def test_wrong_dtype_shows_both_and_how_to_convert(engine: Engine) -> None:
         "  where  input 'x'\n"
         "  why    expected float32\n"
         "  why    given    float64\n"
-        "  do     convert it where it is made: x.astype('float32')")
+        "  do     convert it where it is made: x.astype('float32')"
+    )
 
 
-@pytest.mark.parametrize(("given", "code"), [
-    (np.zeros(N, np.int32), "I102"), (np.zeros(N, ">f4"), "I102"), (np.zeros(N, np.float16), "I102"),
-    (np.zeros(N, bool), "I102"), ([True] * N, "I102"), (["a"] * N, "I102"), ([10**400] * N, "I102"), ([1j] * N, "I102"),
-    ([None] * N, "I102"), ([[1.0], [1.0, 2.0]], "I104"), (None, "I104"), ("text", "I104"), ({"a": 1}, "I104"),
-    (object(), "I104"),
-    (b"1234", "I102"), (np.zeros(N + 1, np.float32), "I103"), (np.zeros((1, N), np.float32), "I103"),
-    (np.float32(1), "I103"), (1.0, "I103"), ([], "I103"), (np.array([object()] * N), "I102")])
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        (np.zeros(N, np.int32), "I102"),
+        (np.zeros(N, ">f4"), "I102"),
+        (np.zeros(N, np.float16), "I102"),
+        (np.zeros(N, bool), "I102"),
+        ([True] * N, "I102"),
+        (["a"] * N, "I102"),
+        ([10**400] * N, "I102"),
+        ([1j] * N, "I102"),
+        ([None] * N, "I102"),
+        ([[1.0], [1.0, 2.0]], "I104"),
+        (None, "I104"),
+        ("text", "I104"),
+        ({"a": 1}, "I104"),
+        (object(), "I104"),
+        (b"1234", "I102"),
+        (np.zeros(N + 1, np.float32), "I103"),
+        (np.zeros((1, N), np.float32), "I103"),
+        (np.float32(1), "I103"),
+        (1.0, "I103"),
+        ([], "I103"),
+        (np.array([object()] * N), "I102"),
+    ],
+)
 def test_input_that_does_not_fit_is_refused_with_its_code(engine: Engine, given: object, code: str) -> None:
     assert code_of(lambda: engine(given, FEEDS["y"])) == code
     assert code_of(lambda: engine.run({"x": given, "y": FEEDS["y"]})) == code
@@ -181,10 +207,17 @@ def test_context_writes_into_given_outputs(engine: Engine) -> None:
     np.testing.assert_array_equal(results["first"], WANTED["first"])
 
 
-@pytest.mark.parametrize(("given", "code"), [
-    (np.zeros(N, np.float64), "I102"), (np.zeros(N + 1, np.float32), "I103"), ([0.0] * N, "I104"),
-    (np.zeros(2 * N, np.float32)[::2], "I105"),
-    (np.frombuffer(bytes(4 * N), np.float32), "I105"), (FEEDS["x"], "I106")])
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        (np.zeros(N, np.float64), "I102"),
+        (np.zeros(N + 1, np.float32), "I103"),
+        ([0.0] * N, "I104"),
+        (np.zeros(2 * N, np.float32)[::2], "I105"),
+        (np.frombuffer(bytes(4 * N), np.float32), "I105"),
+        (FEEDS["x"], "I106"),
+    ],
+)
 def test_output_array_that_does_not_fit_is_refused(engine: Engine, given: object, code: str) -> None:
     before = FEEDS["x"].copy()
     assert code_of(lambda: engine.create_context().run(FEEDS, {"first": given})) == code
@@ -307,8 +340,14 @@ def test_closed_engine_and_context_refuse_to_run(tmp_path: pathlib.Path) -> None
     engine.run(FEEDS)
     engine.close()
     engine.close()
-    for action in (lambda: engine.run(FEEDS), lambda: engine(*FEEDS.values()), engine.create_context,
-                   lambda: context.run(FEEDS), lambda: engine.save(tmp_path / "m.plan"), lambda: engine.profile(FEEDS)):
+    for action in (
+        lambda: engine.run(FEEDS),
+        lambda: engine(*FEEDS.values()),
+        engine.create_context,
+        lambda: context.run(FEEDS),
+        lambda: engine.save(tmp_path / "m.plan"),
+        lambda: engine.profile(FEEDS),
+    ):
         assert code_of(action) == "I108"
     assert engine.memory().weights == engine.memory().code == engine.memory().constants == 0
     assert [i.name for i in engine.inputs] == ["x", "y"]

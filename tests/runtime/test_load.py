@@ -25,10 +25,21 @@ TINY = sample()
 PLAN = plan_of(TINY)
 FOREIGN = replace(PLAN, native={"cpu": replace(PLAN.native["cpu"], fingerprint="riscv|v|u|0")})
 FEEDS = TINY.feeds(np.random.default_rng(9))
-BUILDER = ("onnx", "google.protobuf", "rich", "typer", "tensorwright.importers", "tensorwright.passes",
-           "tensorwright.lower", "tensorwright.tune",
-           "tensorwright.builder", "tensorwright.ops", "tensorwright.network",
-           "tensorwright.backends.cpu.kernels", "tensorwright.backends.cpu.assemble")
+BUILDER = (
+    "onnx",
+    "google.protobuf",
+    "rich",
+    "typer",
+    "tensorwright.importers",
+    "tensorwright.passes",
+    "tensorwright.lower",
+    "tensorwright.tune",
+    "tensorwright.builder",
+    "tensorwright.ops",
+    "tensorwright.network",
+    "tensorwright.backends.cpu.kernels",
+    "tensorwright.backends.cpu.assemble",
+)
 
 
 @pytest.fixture
@@ -52,13 +63,21 @@ def test_native_plan_loads_without_the_builder(asked: list[tuple[str, str]], cap
     assert not asked and not caplog.records
 
 
-@pytest.mark.parametrize(("plan", "how", "reason"), [
-    (FOREIGN, "use", f"it holds code for riscv|v|u|0, this is {CpuTarget.probe().fingerprint}"),
-    (replace(PLAN, native={}), "use", f"it holds no code for {CpuTarget.probe().fingerprint}"),
-    (PLAN, "ignore", "its native code was not to be used")])
+@pytest.mark.parametrize(
+    ("plan", "how", "reason"),
+    [
+        (FOREIGN, "use", f"it holds code for riscv|v|u|0, this is {CpuTarget.probe().fingerprint}"),
+        (replace(PLAN, native={}), "use", f"it holds no code for {CpuTarget.probe().fingerprint}"),
+        (PLAN, "ignore", "its native code was not to be used"),
+    ],
+)
 def test_plan_without_fitting_code_is_made_again_and_says_so(
-        asked: list[tuple[str, str]], caplog: pytest.LogCaptureFixture, plan: Plan, how: Literal["use", "ignore"],
-        reason: str) -> None:
+    asked: list[tuple[str, str]],
+    caplog: pytest.LogCaptureFixture,
+    plan: Plan,
+    how: Literal["use", "ignore"],
+    reason: str,
+) -> None:
     with caplog.at_level(logging.WARNING, "tensorwright"), load(plan_bytes(plan), native=how) as engine:
         np.testing.assert_array_equal(engine.run(FEEDS)["first"], TINY.expected(FEEDS)["first"])
         assert asked == [("tiny", "cpu")]
@@ -101,7 +120,7 @@ def test_any_damage_to_a_plan_file_is_a_plan_error(tmp_path: pathlib.Path) -> No
         if i % 3:
             data[int(rng.integers(0, len(data)))] ^= 1 << int(rng.integers(0, 8))
         else:
-            del data[int(rng.integers(0, len(data))):]
+            del data[int(rng.integers(0, len(data))) :]
         path.write_bytes(data)
         with pytest.raises(PlanError) as caught:
             load(path)
@@ -121,7 +140,13 @@ def test_loading_and_running_in_a_fresh_process_imports_no_builder(tmp_path: pat
         "import sys, numpy as np, tensorwright as tw\n"
         f"engine = tw.load({str(path)!r})\n"
         "engine(np.zeros(37, np.float32), np.zeros(37, np.float32))\n"
-        f"print(sorted(m for m in sys.modules if m.startswith({BUILDER!r})))\n")
-    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-                          capture_output=True, text=True, check=False)
+        f"print(sorted(m for m in sys.modules if m.startswith({BUILDER!r})))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr

@@ -19,12 +19,16 @@ def small_network() -> onnx.ModelProto:
     """Convolution, ReLU, flatten, matrix product: weights that are re-formatted, and a bias that is not."""
     rng = np.random.default_rng(21)
     weights = {"w": rng.normal(size=(8, 3, 3, 3)), "b": rng.normal(size=8), "m": rng.normal(size=(288, 10))}
-    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1], name="conv"),
-             helper.make_node("Relu", ["c"], ["r"], name="relu"),
-             helper.make_node("Flatten", ["r"], ["f"], name="flatten"),
-             helper.make_node("MatMul", ["f", "m"], ["y"], name="dense")]
-    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-             for name, shape in (("x", [1, 3, 6, 6]), ("y", [1, 10]))]
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1], name="conv"),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("Flatten", ["r"], ["f"], name="flatten"),
+        helper.make_node("MatMul", ["f", "m"], ["y"], name="dense"),
+    ]
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 3, 6, 6]), ("y", [1, 10]))
+    ]
     initial = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
     graph = helper.make_graph(nodes, "small", ports[:1], ports[1:], initial)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
@@ -50,7 +54,8 @@ def test_plan_loaded_where_it_was_built_is_native(plan_file: pathlib.Path) -> No
 
 @pytest.mark.parametrize(("target", "native"), [("cpu:avx2", "use"), ("cpu", "ignore")])
 def test_plan_made_again_for_a_target_gives_the_same_answer(
-        plan_file: pathlib.Path, tmp_path: pathlib.Path, target: str, native: str) -> None:
+    plan_file: pathlib.Path, tmp_path: pathlib.Path, target: str, native: str
+) -> None:
     if not CpuTarget.parse(target).runs_here or (native == "use" and CpuTarget.probe().isa == "avx2"):
         pytest.skip("this machine has no second instruction set")
     with tw.load(plan_file) as engine:
@@ -67,4 +72,3 @@ def test_plan_made_again_for_a_target_gives_the_same_answer(
 def test_two_builds_with_equal_choices_write_equal_bytes(plan_file: pathlib.Path, tmp_path: pathlib.Path) -> None:
     with tw.build(small_network(), tune="off", timing_cache=tmp_path / "cache.json") as engine:
         assert plan_bytes(engine.plan) == plan_file.read_bytes()
-

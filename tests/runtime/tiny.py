@@ -65,8 +65,9 @@ class Tiny:
             self.outputs.append(name)
         return self.buffer(name, Place.output if output else Place.arena, len(self.outputs) - 1 if output else 0)
 
-    def _step(self, op: Op, kernel: CpuKernel, sources: list[Buffer], name: str, output: bool,
-              rule: Callable[..., Array]) -> Buffer:
+    def _step(
+        self, op: Op, kernel: CpuKernel, sources: list[Buffer], name: str, output: bool, rule: Callable[..., Array]
+    ) -> Buffer:
         target = self.result(name, output)
         shape = (self.n,)
         operands = [Operand(F32, shape, row_major(shape), b.place is Place.constant) for b in (*sources, target)]
@@ -107,13 +108,23 @@ class Tiny:
         phases, _ = group_phases(needs)
         port = TensorType(F32, (self.n,))
         inputs, outputs = (tuple(Interface(i, port) for i in names) for names in (self.inputs, self.outputs))
-        return Program(name, inputs, outputs, tuple(self.steps), tuple(map(tuple, phases)),
-                       tuple(self.buffers), tuple(self.constants))
+        return Program(
+            name,
+            inputs,
+            outputs,
+            tuple(self.steps),
+            tuple(map(tuple, phases)),
+            tuple(self.buffers),
+            tuple(self.constants),
+        )
 
     def expected(self, feeds: dict[str, Array]) -> dict[str, Array]:
         """Outputs by name, from NumPy."""
-        values = {b: feeds[b.name] if b.place is Place.input else self.constants[b.index]
-                  for b in self.buffers if b.place in (Place.input, Place.constant)}
+        values = {
+            b: feeds[b.name] if b.place is Place.input else self.constants[b.index]
+            for b in self.buffers
+            if b.place in (Place.input, Place.constant)
+        }
         for target, rule in self.rules:
             values[target] = rule(values)
         return {b.name: values[b] for b in self.buffers if b.place is Place.output}
@@ -127,8 +138,18 @@ def binary_kernel(op: str, n: int, negate: bool = False) -> CpuKernel:
     """out = a op b (or a op -b), one unit per BLOCK elements; safe in place."""
     module = Module()
     symbol = f"tiny_{op}{'_negated' if negate else ''}_{n}"
-    f = module.function(symbol, [("ptr", "a"), ("ptr", "b"), ("ptr", "out"), ("ptr", "workspace"), ("ptr", "scratch"),
-                                 ("i64", "begin"), ("i64", "end")])
+    f = module.function(
+        symbol,
+        [
+            ("ptr", "a"),
+            ("ptr", "b"),
+            ("ptr", "out"),
+            ("ptr", "workspace"),
+            ("ptr", "scratch"),
+            ("i64", "begin"),
+            ("i64", "end"),
+        ],
+    )
     with f.loop(f.arg("begin") * BLOCK, f.minimum(f.arg("end") * BLOCK, n)) as i:
         a, b = f.load("float", f.arg("a"), i), f.load("float", f.arg("b"), i)
         f.store(f.binary(op, a, f.fneg(b) if negate else b), f.arg("out"), i)
@@ -220,13 +241,21 @@ def random_tiny(rng: np.random.Generator, steps: int, n: int) -> Tiny:
 
 def code_of(tiny: Tiny, max_threads: int = 0, seconds: Sequence[float] = ()) -> CpuCode:
     labels = ["tiny"] * len(tiny.steps)
-    return assemble(tiny.program(), tiny.kernels, CpuTarget.probe(), labels=labels, seconds=seconds,
-                    max_threads=max_threads)
+    return assemble(
+        tiny.program(), tiny.kernels, CpuTarget.probe(), labels=labels, seconds=seconds, max_threads=max_threads
+    )
 
 
 def plan_of(tiny: Tiny, max_threads: int = 0) -> Plan:
     """A complete plan; its graph text is a stand-in, since these programs come from no graph."""
     infos = [[TensorInfo(name, F32, (tiny.n,)) for name in names] for names in (tiny.inputs, tiny.outputs)]
-    return Plan(name="tiny", producer="test", inputs=tuple(infos[0]), outputs=tuple(infos[1]), graph="graph tiny {}",
-                constants={f"w{i}": c for i, c in enumerate(tiny.constants)}, options={"precision": "fp32"},
-                native={"cpu": native_of(code_of(tiny, max_threads))})
+    return Plan(
+        name="tiny",
+        producer="test",
+        inputs=tuple(infos[0]),
+        outputs=tuple(infos[1]),
+        graph="graph tiny {}",
+        constants={f"w{i}": c for i, c in enumerate(tiny.constants)},
+        options={"precision": "fp32"},
+        native={"cpu": native_of(code_of(tiny, max_threads))},
+    )

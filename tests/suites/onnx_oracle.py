@@ -21,9 +21,15 @@ from tensorwright.ir.op import Array, Op
 from tensorwright.ir.types import TensorType
 
 OPSET = 21
-_ELEMENT = {DType.f64: TensorProto.DOUBLE, DType.f32: TensorProto.FLOAT, DType.f16: TensorProto.FLOAT16,
-            DType.i64: TensorProto.INT64, DType.i32: TensorProto.INT32, DType.i8: TensorProto.INT8,
-            DType.bool: TensorProto.BOOL}
+_ELEMENT = {
+    DType.f64: TensorProto.DOUBLE,
+    DType.f32: TensorProto.FLOAT,
+    DType.f16: TensorProto.FLOAT16,
+    DType.i64: TensorProto.INT64,
+    DType.i32: TensorProto.INT32,
+    DType.i8: TensorProto.INT8,
+    DType.bool: TensorProto.BOOL,
+}
 
 
 class Sketch:
@@ -46,8 +52,9 @@ class Sketch:
         return name
 
 
-def oracle(op: Op, types: Sequence[TensorType | None], arrays: Sequence[Array | None], *,
-           runtime: bool = True) -> Array:
+def oracle(
+    op: Op, types: Sequence[TensorType | None], arrays: Sequence[Array | None], *, runtime: bool = True
+) -> Array:
     """The op's output on `arrays` as ONNX Runtime (optimisations off) or onnx's own evaluator computes it."""
     model = one_op_model(op, types)
     feeds = {f"in{i}": a for i, a in enumerate(arrays) if a is not None}
@@ -66,10 +73,16 @@ def one_op_model(op: Op, types: Sequence[TensorType | None]) -> onnx.ModelProto:
     sketch = Sketch(types)
     result = _write(sketch, op, sketch.inputs)
     graph = helper.make_graph(
-        sketch.nodes, "case",
-        [helper.make_tensor_value_info(f"in{i}", _ELEMENT[t.dtype], t.shape) for i,
-         t in enumerate(types) if t is not None],
-        [helper.make_empty_tensor_value_info(result)], sketch.constants)
+        sketch.nodes,
+        "case",
+        [
+            helper.make_tensor_value_info(f"in{i}", _ELEMENT[t.dtype], t.shape)
+            for i, t in enumerate(types)
+            if t is not None
+        ],
+        [helper.make_empty_tensor_value_info(result)],
+        sketch.constants,
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     return onnx.shape_inference.infer_shapes(model)
 
@@ -82,20 +95,72 @@ def _write(s: Sketch, op: Op, inputs: Sequence[str]) -> str:
 
 
 _SAME_NAME = {
-    o.Abs, o.Neg, o.Exp, o.Log, o.Sqrt, o.Reciprocal, o.Relu, o.Sigmoid, o.Tanh, o.Erf, o.HardSwish, o.Mish, o.Softsign,
-    o.Floor, o.Ceil, o.Round, o.Sign, o.Not, o.Sin, o.Cos, o.Tan, o.Asin, o.Acos, o.Atan, o.Sinh, o.Cosh, o.Asinh,
+    o.Abs,
+    o.Neg,
+    o.Exp,
+    o.Log,
+    o.Sqrt,
+    o.Reciprocal,
+    o.Relu,
+    o.Sigmoid,
+    o.Tanh,
+    o.Erf,
+    o.HardSwish,
+    o.Mish,
+    o.Softsign,
+    o.Floor,
+    o.Ceil,
+    o.Round,
+    o.Sign,
+    o.Not,
+    o.Sin,
+    o.Cos,
+    o.Tan,
+    o.Asin,
+    o.Acos,
+    o.Atan,
+    o.Sinh,
+    o.Cosh,
+    o.Asinh,
     o.Acosh,
-    o.Atanh, o.IsNan, o.Add, o.Sub, o.Mul, o.Div, o.Pow, o.Maximum, o.Minimum, o.PRelu, o.Equal, o.Less, o.LessEqual,
-    o.Greater, o.GreaterEqual, o.And, o.Or, o.Xor, o.Where, o.MatMul}
-_RENAMED: dict[type[Op], str] = {o.IsNan: "IsNaN", o.Maximum: "Max", o.Minimum: "Min", o.PRelu: "PRelu",
-                                 o.LessEqual: "LessOrEqual", o.GreaterEqual: "GreaterOrEqual"}
+    o.Atanh,
+    o.IsNan,
+    o.Add,
+    o.Sub,
+    o.Mul,
+    o.Div,
+    o.Pow,
+    o.Maximum,
+    o.Minimum,
+    o.PRelu,
+    o.Equal,
+    o.Less,
+    o.LessEqual,
+    o.Greater,
+    o.GreaterEqual,
+    o.And,
+    o.Or,
+    o.Xor,
+    o.Where,
+    o.MatMul,
+}
+_RENAMED: dict[type[Op], str] = {
+    o.IsNan: "IsNaN",
+    o.Maximum: "Max",
+    o.Minimum: "Min",
+    o.PRelu: "PRelu",
+    o.LessEqual: "LessOrEqual",
+    o.GreaterEqual: "GreaterOrEqual",
+}
 
 
 def _attributes(kind: str, **names: str) -> Callable[[Sketch, Any, list[str]], str]:
     """A writer of one node whose attributes are fields of the op: onnx name -> field."""
+
     def write(s: Sketch, op: Any, inputs: list[str]) -> str:
         given = {name: getattr(op, field) for name, field in names.items()}
         return s.node(kind, *inputs, **{k: int(v) if isinstance(v, bool) else v for k, v in given.items()})
+
     return write
 
 
@@ -128,14 +193,23 @@ def _convolution(s: Sketch, op: o.Convolution, inputs: list[str]) -> str:
 
 def _deconvolution(s: Sketch, op: o.Deconvolution, inputs: list[str]) -> str:
     extra = {"output_padding": op.output_padding} if op.output_padding else {}
-    return s.node("ConvTranspose", *inputs, strides=op.strides, pads=op.pads, dilations=op.dilations, group=op.groups,
-                  **extra)
+    return s.node(
+        "ConvTranspose", *inputs, strides=op.strides, pads=op.pads, dilations=op.dilations, group=op.groups, **extra
+    )
 
 
 def _pool(s: Sketch, op: o.MaxPool | o.AveragePool, inputs: list[str]) -> str:
     extra = {"count_include_pad": int(op.count_include_pad)} if isinstance(op, o.AveragePool) else {}
-    return s.node(type(op).__name__, *inputs, kernel_shape=op.kernel, strides=op.strides, pads=op.pads,
-                  dilations=op.dilations, ceil_mode=int(op.ceil_mode), **extra)
+    return s.node(
+        type(op).__name__,
+        *inputs,
+        kernel_shape=op.kernel,
+        strides=op.strides,
+        pads=op.pads,
+        dilations=op.dilations,
+        ceil_mode=int(op.ceil_mode),
+        **extra,
+    )
 
 
 def _reduce(s: Sketch, op: o.Reduce, inputs: list[str]) -> str:
@@ -158,9 +232,11 @@ def _attention(s: Sketch, op: o.Attention, inputs: list[str]) -> str:
 
 def _shape_input(kind: str, field: str) -> Callable[[Sketch, Any, list[str]], str]:
     """A writer of one node whose second input is a field of the op."""
+
     def write(s: Sketch, op: Any, inputs: list[str]) -> str:
         extra = {"allowzero": 1} if kind == "Reshape" else {}
         return s.node(kind, inputs[0], s.const(getattr(op, field)), **extra)
+
     return write
 
 
@@ -186,8 +262,17 @@ def _arg(s: Sketch, op: o.ArgMax | o.ArgMin, inputs: list[str]) -> str:
 
 def _resize(s: Sketch, op: o.Resize, inputs: list[str]) -> str:
     rounding = {"nearest_mode": op.rounding} if op.mode == "nearest" else {}
-    return s.node("Resize", inputs[0], "", s.const(op.scales, np.float32), mode=op.mode, cubic_coeff_a=op.cubic_coeff,
-                  coordinate_transformation_mode=op.coordinates, exclude_outside=int(op.exclude_outside), **rounding)
+    return s.node(
+        "Resize",
+        inputs[0],
+        "",
+        s.const(op.scales, np.float32),
+        mode=op.mode,
+        cubic_coeff_a=op.cubic_coeff,
+        coordinate_transformation_mode=op.coordinates,
+        exclude_outside=int(op.exclude_outside),
+        **rounding,
+    )
 
 
 def _literal(s: Sketch, op: o.Literal, inputs: list[str]) -> str:
@@ -197,28 +282,48 @@ def _literal(s: Sketch, op: o.Literal, inputs: list[str]) -> str:
 def _fused(s: Sketch, op: o.Fused, inputs: list[str]) -> str:
     values = list(inputs)
     if op.anchor is not None:
-        values.append(_write(s, op.anchor, values[:op.anchor_inputs]))
+        values.append(_write(s, op.anchor, values[: op.anchor_inputs]))
     for instr in op.body:
         values.append(_write(s, instr.op, [values[a] for a in instr.args]))
     return values[-1]
 
 
 _WRITERS: dict[type[Op], Callable[[Sketch, Any, list[str]], str]] = {
-    o.Silu: _silu, o.Gelu: _gelu, o.Softplus: _softplus, o.Clip: _clip, o.Cast: _cast,
-    o.LeakyRelu: _attributes("LeakyRelu", alpha="alpha"), o.Elu: _attributes("Elu", alpha="alpha"),
+    o.Silu: _silu,
+    o.Gelu: _gelu,
+    o.Softplus: _softplus,
+    o.Clip: _clip,
+    o.Cast: _cast,
+    o.LeakyRelu: _attributes("LeakyRelu", alpha="alpha"),
+    o.Elu: _attributes("Elu", alpha="alpha"),
     o.Selu: _attributes("Selu", alpha="alpha", gamma="gamma"),
     o.HardSigmoid: _attributes("HardSigmoid", alpha="alpha", beta="beta"),
-    o.ThresholdedRelu: _attributes("ThresholdedRelu", alpha="alpha"), o.Mod: _attributes("Mod", fmod="fmod"),
-    o.Convolution: _convolution, o.Deconvolution: _deconvolution, o.MaxPool: _pool, o.AveragePool: _pool,
-    o.Reduce: _reduce, o.Softmax: _attributes("Softmax", axis="axis"), o.LogSoftmax: _attributes("LogSoftmax",
-                                                                                                 axis="axis"),
-    o.BatchNorm: _attributes("BatchNormalization", epsilon="epsilon"), o.LayerNorm: _layer_norm,
+    o.ThresholdedRelu: _attributes("ThresholdedRelu", alpha="alpha"),
+    o.Mod: _attributes("Mod", fmod="fmod"),
+    o.Convolution: _convolution,
+    o.Deconvolution: _deconvolution,
+    o.MaxPool: _pool,
+    o.AveragePool: _pool,
+    o.Reduce: _reduce,
+    o.Softmax: _attributes("Softmax", axis="axis"),
+    o.LogSoftmax: _attributes("LogSoftmax", axis="axis"),
+    o.BatchNorm: _attributes("BatchNormalization", epsilon="epsilon"),
+    o.LayerNorm: _layer_norm,
     o.InstanceNorm: _attributes("InstanceNormalization", epsilon="epsilon"),
-    o.Lrn: _attributes("LRN", size="size", alpha="alpha", beta="beta", bias="bias"), o.Attention: _attention,
-    o.Reshape: _shape_input("Reshape", "shape"), o.Transpose: _transpose,
-    o.Concat: _attributes("Concat", axis="axis"), o.Slice: _slice, o.Pad: _pad,
+    o.Lrn: _attributes("LRN", size="size", alpha="alpha", beta="beta", bias="bias"),
+    o.Attention: _attention,
+    o.Reshape: _shape_input("Reshape", "shape"),
+    o.Transpose: _transpose,
+    o.Concat: _attributes("Concat", axis="axis"),
+    o.Slice: _slice,
+    o.Pad: _pad,
     o.Expand: _shape_input("Expand", "shape"),
-    o.Tile: _shape_input("Tile", "repeats"), o.ShapeOf: _attributes("Shape", start="start", end="end"),
-    o.Gather: _attributes("Gather", axis="axis"), o.ArgMax: _arg, o.ArgMin: _arg, o.Resize: _resize,
+    o.Tile: _shape_input("Tile", "repeats"),
+    o.ShapeOf: _attributes("Shape", start="start", end="end"),
+    o.Gather: _attributes("Gather", axis="axis"),
+    o.ArgMax: _arg,
+    o.ArgMin: _arg,
+    o.Resize: _resize,
     o.Literal: _literal,
-    o.Fused: _fused}
+    o.Fused: _fused,
+}

@@ -64,8 +64,14 @@ def values(spec: Spec, rng: np.random.Generator) -> Array:
         picked = specials[rng.integers(0, len(specials), spec.shape)]
         made = np.where(rng.random(spec.shape) < 0.5, picked, normal)
     else:
-        made = {"normal": normal, "positive": np.abs(normal) + 0.1, "unit": np.tanh(normal), "large": normal * 1e4,
-                "nonzero": np.sign(normal) * (np.abs(normal) + 0.1), "bool": normal > 0}[name]
+        made = {
+            "normal": normal,
+            "positive": np.abs(normal) + 0.1,
+            "unit": np.tanh(normal),
+            "large": normal * 1e4,
+            "nonzero": np.sign(normal) * (np.abs(normal) + 0.1),
+            "bool": normal > 0,
+        }[name]
     with np.errstate(all="ignore"):
         return np.asarray(made).astype(spec.dtype.numpy)
 
@@ -73,24 +79,72 @@ def values(spec: Spec, rng: np.random.Generator) -> Array:
 def case(op: Op, *inputs: Spec | Shape | None, note: str = "") -> OpCase:
     """A row; a bare shape means normal f32 values."""
     specs = tuple(Spec(x) if isinstance(x, tuple) else x for x in inputs)
-    shown = ",".join("_" if s is None else f"{s.type}{'' if s.kind == 'normal' else ':' + s.kind.replace(' ', '')}"
-                     for s in specs)
+    shown = ",".join(
+        "_" if s is None else f"{s.type}{'' if s.kind == 'normal' else ':' + s.kind.replace(' ', '')}" for s in specs
+    )
     return OpCase(f"{op_text(op)}({shown}){' ' + note if note else ''}".replace(" ", ";"), op, specs)
 
 
 # -- elementwise --------------------------------------------------------------------------------
-_ANY = (o.Abs, o.Neg, o.Exp, o.Relu, o.Sigmoid, o.Tanh, o.Erf, o.Silu, o.HardSwish, o.Mish, o.Softsign, o.Floor, o.Ceil,
-        o.Round, o.Sign, o.Sin, o.Cos, o.Atan, o.Asinh, o.IsNan)
-_DOMAIN: dict[type[Op], str] = {o.Log: "positive", o.Sqrt: "positive", o.Reciprocal: "nonzero", o.Asin: "unit",
-                                o.Acos: "unit", o.Atanh: "unit", o.Sinh: "unit", o.Cosh: "unit", o.Tan: "unit"}
-_WITH_ATTRIBUTES = (o.LeakyRelu(), o.LeakyRelu(0.3), o.Elu(), o.Elu(0.7), o.Selu(), o.Softplus(), o.HardSigmoid(),
-                    o.HardSigmoid(0.3, 0.4), o.ThresholdedRelu(), o.Gelu(), o.Gelu(approximate=True),
-                    o.Clip(-0.5, 0.75),
-                    o.Clip(0.0, None), o.Clip(None, 6.0), o.Clip(1.0, -1.0))
+_ANY = (
+    o.Abs,
+    o.Neg,
+    o.Exp,
+    o.Relu,
+    o.Sigmoid,
+    o.Tanh,
+    o.Erf,
+    o.Silu,
+    o.HardSwish,
+    o.Mish,
+    o.Softsign,
+    o.Floor,
+    o.Ceil,
+    o.Round,
+    o.Sign,
+    o.Sin,
+    o.Cos,
+    o.Atan,
+    o.Asinh,
+    o.IsNan,
+)
+_DOMAIN: dict[type[Op], str] = {
+    o.Log: "positive",
+    o.Sqrt: "positive",
+    o.Reciprocal: "nonzero",
+    o.Asin: "unit",
+    o.Acos: "unit",
+    o.Atanh: "unit",
+    o.Sinh: "unit",
+    o.Cosh: "unit",
+    o.Tan: "unit",
+}
+_WITH_ATTRIBUTES = (
+    o.LeakyRelu(),
+    o.LeakyRelu(0.3),
+    o.Elu(),
+    o.Elu(0.7),
+    o.Selu(),
+    o.Softplus(),
+    o.HardSigmoid(),
+    o.HardSigmoid(0.3, 0.4),
+    o.ThresholdedRelu(),
+    o.Gelu(),
+    o.Gelu(approximate=True),
+    o.Clip(-0.5, 0.75),
+    o.Clip(0.0, None),
+    o.Clip(None, 6.0),
+    o.Clip(1.0, -1.0),
+)
 _SHAPES: tuple[Shape, ...] = ((), (1,), (3, 5), (2, 3, 17, 9), (0, 4), (1025,))
 _BROADCASTS: tuple[tuple[Shape, Shape], ...] = (
-    ((3, 5), (3, 5)), ((2, 3, 7, 5), (3, 1, 1)), ((4, 1), (1, 17)), ((), (2, 3)), ((1, 5, 1), (3, 1, 33)),
-    ((0, 3), (1, 3)))
+    ((3, 5), (3, 5)),
+    ((2, 3, 7, 5), (3, 1, 1)),
+    ((4, 1), (1, 17)),
+    ((), (2, 3)),
+    ((1, 5, 1), (3, 1, 33)),
+    ((0, 3), (1, 3)),
+)
 
 
 def unary_cases() -> Iterator[OpCase]:
@@ -140,8 +194,12 @@ def binary_cases() -> Iterator[OpCase]:
         yield case(o.Where(), Spec(a, "bool", DType.bool), b, (1, 1))
     yield case(o.Div(), Spec((97,), "special"), Spec((97,), "special"))
     yield case(o.Pow(), Spec((5, 7), "normal"), Spec((), "integers"))
-    yield case(o.Where(), Spec((3, 1), "bool", DType.bool), Spec((3, 5), "integers", DType.i64),
-               Spec((5,), "integers", DType.i64))
+    yield case(
+        o.Where(),
+        Spec((3, 1), "bool", DType.bool),
+        Spec((3, 5), "integers", DType.i64),
+        Spec((5,), "integers", DType.i64),
+    )
     for shape in ((3, 1, 1), (1,), (2, 3, 7, 5)):
         yield case(o.PRelu(), (2, 3, 7, 5), shape)
     for kind in (o.And, o.Or, o.Xor, o.Equal):
@@ -151,11 +209,22 @@ def binary_cases() -> Iterator[OpCase]:
 # -- linear, convolution, pooling ---------------------------------------------------------------
 def linear_cases() -> Iterator[OpCase]:
     """Matrix products: odd, tiny, batched, broadcast, with vectors, empty."""
-    for a, b in (((3, 5), (5, 7)), ((1, 1), (1, 1)), ((17, 33), (33, 65)), ((2, 3, 5), (5, 7)),
-                 ((2, 3, 4, 5), (2, 3, 5, 6)),
-                 ((4, 5), (3, 5, 2)), ((2, 1, 3, 5), (4, 5, 6)), ((5,), (5, 7)), ((3, 5), (5,)), ((5,), (5,)),
-                 ((2, 3, 5), (5,)),
-                 ((1, 300), (300, 129)), ((0, 5), (5, 3)), ((3, 0), (0, 2))):
+    for a, b in (
+        ((3, 5), (5, 7)),
+        ((1, 1), (1, 1)),
+        ((17, 33), (33, 65)),
+        ((2, 3, 5), (5, 7)),
+        ((2, 3, 4, 5), (2, 3, 5, 6)),
+        ((4, 5), (3, 5, 2)),
+        ((2, 1, 3, 5), (4, 5, 6)),
+        ((5,), (5, 7)),
+        ((3, 5), (5,)),
+        ((5,), (5,)),
+        ((2, 3, 5), (5,)),
+        ((1, 300), (300, 129)),
+        ((0, 5), (5, 3)),
+        ((3, 0), (0, 2)),
+    ):
         yield case(o.MatMul(), a, b)
     yield case(o.Attention(0.35), (2, 3, 7, 8), (2, 3, 9, 8), (2, 3, 9, 5))
     yield case(o.Attention(0.125), (2, 3, 17, 64), (2, 3, 33, 64), (2, 3, 33, 64), (2, 1, 1, 33))
@@ -174,8 +243,10 @@ class _Conv:
 
 
 _CONVOLUTIONS = (
-    _Conv((1, 3, 8, 8), (4, 3, 3, 3)), _Conv((2, 3, 9, 7), (5, 3, 3, 3), (2, 2), (1, 1, 1, 1)),
-    _Conv((1, 1, 1, 1), (1, 1, 1, 1)), _Conv((1, 16, 7, 7), (32, 16, 1, 1)),
+    _Conv((1, 3, 8, 8), (4, 3, 3, 3)),
+    _Conv((2, 3, 9, 7), (5, 3, 3, 3), (2, 2), (1, 1, 1, 1)),
+    _Conv((1, 1, 1, 1), (1, 1, 1, 1)),
+    _Conv((1, 16, 7, 7), (32, 16, 1, 1)),
     _Conv((2, 17, 5, 6), (9, 17, 1, 1), (2, 1)),
     _Conv((1, 3, 33, 35), (16, 3, 7, 7), (2, 2), (3, 3, 3, 3)),
     _Conv((1, 4, 11, 13), (6, 4, 3, 5), (1, 2), (2, 0, 1, 3), (2, 1)),
@@ -183,17 +254,22 @@ _CONVOLUTIONS = (
     _Conv((1, 32, 14, 14), (32, 32, 3, 3), (1, 1), (1, 1, 1, 1)),
     _Conv((1, 8, 10, 10), (8, 1, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 8),
     _Conv((2, 5, 9, 8), (5, 1, 5, 5), (2, 2), (2, 2, 2, 2), (1, 1), 5),
-    _Conv((1, 3, 7, 7), (6, 1, 3, 3), (1, 1), (0, 1, 2, 1), (2, 2), 3), _Conv((1, 3, 4, 4), (2, 3, 4, 4)),
-    _Conv((0, 3, 5, 5), (2, 3, 3, 3)), _Conv((2, 3, 17), (4, 3, 5), (2,), (2, 1), (2,)),
-    _Conv((1, 2, 5, 6, 7), (3, 2, 3, 2, 3), (1, 2, 1), (1, 0, 1, 1, 1, 0), (1, 1, 2)))
+    _Conv((1, 3, 7, 7), (6, 1, 3, 3), (1, 1), (0, 1, 2, 1), (2, 2), 3),
+    _Conv((1, 3, 4, 4), (2, 3, 4, 4)),
+    _Conv((0, 3, 5, 5), (2, 3, 3, 3)),
+    _Conv((2, 3, 17), (4, 3, 5), (2,), (2, 1), (2,)),
+    _Conv((1, 2, 5, 6, 7), (3, 2, 3, 2, 3), (1, 2, 1), (1, 0, 1, 1, 1, 0), (1, 1, 2)),
+)
 _DECONVOLUTIONS = (
-    (_Conv((1, 3, 5, 5), (3, 4, 3, 3)), ()), (_Conv((2, 4, 5, 6), (4, 3, 4, 4), (2, 2), (1, 1, 1, 1)), ()),
+    (_Conv((1, 3, 5, 5), (3, 4, 3, 3)), ()),
+    (_Conv((2, 4, 5, 6), (4, 3, 4, 4), (2, 2), (1, 1, 1, 1)), ()),
     (_Conv((1, 5, 4, 3), (5, 2, 3, 3), (2, 3), (1, 0, 1, 2), (1, 2)), (1, 2)),
     (_Conv((1, 3, 4, 4), (3, 2, 2, 2), (2, 2)), ()),
     (_Conv((1, 4, 5, 5), (4, 3, 3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 2), (1, 1)),
     (_Conv((2, 3, 7), (3, 2, 4), (2,), (1, 1), (1,)), ()),
     (_Conv((1, 6, 5, 5), (6, 1, 3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 6), ()),
-    (_Conv((1, 2, 3, 3), (2, 3, 1, 1), (3, 3)), (2, 2)))
+    (_Conv((1, 2, 3, 3), (2, 3, 1, 1), (3, 3)), (2, 2)),
+)
 
 
 def convolution_cases() -> Iterator[OpCase]:
@@ -207,11 +283,17 @@ def convolution_cases() -> Iterator[OpCase]:
 
 
 _POOLS: tuple[tuple[Shape, Shape, Shape, Shape, Shape], ...] = (  # x, kernel, strides, pads, dilations
-    ((1, 3, 8, 8), (2, 2), (2, 2), (0, 0, 0, 0), (1, 1)), ((2, 3, 9, 7), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
-    ((1, 1, 1, 1), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)), ((1, 17, 7, 7), (7, 7), (1, 1), (0, 0, 0, 0), (1, 1)),
-    ((1, 5, 10, 11), (3, 2), (3, 3), (0, 1, 1, 0), (1, 1)), ((1, 3, 11, 11), (3, 3), (2, 2), (1, 1, 1, 1), (2, 2)),
-    ((1, 2, 4, 4), (3, 3), (2, 2), (0, 0, 0, 0), (1, 1)), ((1, 2, 2, 2), (1, 1), (2, 2), (0, 0, 0, 0), (1, 1)),
-    ((2, 3, 13), (4,), (3,), (1, 2), (1,)), ((1, 2, 5, 6, 7), (2, 3, 2), (2, 2, 1), (0, 1, 0, 1, 1, 0), (1, 1, 1)))
+    ((1, 3, 8, 8), (2, 2), (2, 2), (0, 0, 0, 0), (1, 1)),
+    ((2, 3, 9, 7), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
+    ((1, 1, 1, 1), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
+    ((1, 17, 7, 7), (7, 7), (1, 1), (0, 0, 0, 0), (1, 1)),
+    ((1, 5, 10, 11), (3, 2), (3, 3), (0, 1, 1, 0), (1, 1)),
+    ((1, 3, 11, 11), (3, 3), (2, 2), (1, 1, 1, 1), (2, 2)),
+    ((1, 2, 4, 4), (3, 3), (2, 2), (0, 0, 0, 0), (1, 1)),
+    ((1, 2, 2, 2), (1, 1), (2, 2), (0, 0, 0, 0), (1, 1)),
+    ((2, 3, 13), (4,), (3,), (1, 2), (1,)),
+    ((1, 2, 5, 6, 7), (2, 3, 2), (2, 2, 1), (0, 1, 0, 1, 1, 0), (1, 1, 1)),
+)
 
 
 def pool_cases() -> Iterator[OpCase]:
@@ -227,9 +309,18 @@ def pool_cases() -> Iterator[OpCase]:
 # -- reductions and normalisations --------------------------------------------------------------
 def reduce_cases() -> Iterator[OpCase]:
     """Reductions over leading, trailing, middle, all and no axes; softmax rows short, long and extreme."""
-    for shape, axes in (((3, 5), (1,)), ((3, 5), (0,)), ((2, 3, 7, 9), (2, 3)), ((2, 3, 7, 9), (1,)),
-                        ((2, 3, 5), (0, 2)),
-                        ((2, 3, 5), (0, 1, 2)), ((4,), (0,)), ((5, 1), (1,)), ((2, 1500), (1,)), ((0, 3), (1,))):
+    for shape, axes in (
+        ((3, 5), (1,)),
+        ((3, 5), (0,)),
+        ((2, 3, 7, 9), (2, 3)),
+        ((2, 3, 7, 9), (1,)),
+        ((2, 3, 5), (0, 2)),
+        ((2, 3, 5), (0, 1, 2)),
+        ((4,), (0,)),
+        ((5, 1), (1,)),
+        ((2, 1500), (1,)),
+        ((0, 3), (1,)),
+    ):
         for keepdims in (True, False):
             for how in ("sum", "mean", "max", "min", "prod"):
                 yield case(o.Reduce(how, axes, keepdims), shape)
@@ -237,8 +328,15 @@ def reduce_cases() -> Iterator[OpCase]:
     yield case(o.Reduce("max", (0,), False), Spec((3, 5), "integers", DType.i32))
     yield case(o.Reduce("max", (1,), True), Spec((40, 3), "special"))
     yield case(o.Reduce("sum", (0,), False), (0, 3))
-    for shape, axis in (((3, 5), 1), ((3, 5), 0), ((2, 3, 7, 9), 1), ((2, 1000), 1), ((1, 1), 1), ((4, 33, 17), 2),
-                        ((0, 3), 1)):
+    for shape, axis in (
+        ((3, 5), 1),
+        ((3, 5), 0),
+        ((2, 3, 7, 9), 1),
+        ((2, 1000), 1),
+        ((1, 1), 1),
+        ((4, 33, 17), 2),
+        ((0, 3), 1),
+    ):
         yield case(o.Softmax(axis), shape)
         yield case(o.LogSoftmax(axis), shape)
     yield case(o.Softmax(1), Spec((5, 17), "large"))
@@ -272,8 +370,13 @@ def shape_cases() -> Iterator[OpCase]:
     yield case(o.Reshape((3, 20)), (3, 4, 5))
     yield case(o.Reshape(()), (1, 1))
     yield case(o.Reshape((0, 7)), (0, 3))
-    for shape, perm in (((3, 5), (1, 0)), ((2, 3, 4, 5), (0, 2, 3, 1)), ((2, 3, 4, 5), (3, 1, 0, 2)),
-                        ((17, 33), (1, 0)), ((), ())):
+    for shape, perm in (
+        ((3, 5), (1, 0)),
+        ((2, 3, 4, 5), (0, 2, 3, 1)),
+        ((2, 3, 4, 5), (3, 1, 0, 2)),
+        ((17, 33), (1, 0)),
+        ((), ()),
+    ):
         yield case(o.Transpose(perm), shape)
     yield case(o.Concat(1), (2, 3, 5), (2, 1, 5), (2, 4, 5))
     yield case(o.Concat(0), (1,), (3,))
@@ -303,8 +406,10 @@ def shape_cases() -> Iterator[OpCase]:
 
 def resize_cases() -> Iterator[OpCase]:
     """Resampling up and down in every mode, coordinate map and rounding."""
-    up, down = (((1, 2, 4, 5), (1, 2, 8, 15), (1.0, 1.0, 2.0, 3.0)), ((2, 1, 9, 7), (2, 1, 5, 3),
-                                                                      (1.0, 1.0, 5 / 9, 3 / 7)))
+    up, down = (
+        ((1, 2, 4, 5), (1, 2, 8, 15), (1.0, 1.0, 2.0, 3.0)),
+        ((2, 1, 9, 7), (2, 1, 5, 3), (1.0, 1.0, 5 / 9, 3 / 7)),
+    )
     for coordinates in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric"):
         for shape, sizes, scales in (up, down):
             yield case(o.Resize("linear", sizes, scales, coordinates), shape)
@@ -321,13 +426,33 @@ def fused_cases() -> Iterator[OpCase]:
     """Regions: with an anchor, per-channel and full operands, literals; and purely pointwise."""
     instr, conv = o.Instr, o.Convolution((1, 1), (1, 1, 1, 1), (1, 1))
     yield case(o.Fused(conv, 2, (instr(o.Add(), (3, 2)), instr(o.Relu(), (4,)))), (1, 3, 7, 9), (5, 3, 3, 3), (5, 1, 1))
-    yield case(o.Fused(conv, 2, (instr(o.Add(), (4, 2)), instr(o.Add(), (5, 3)), instr(o.Silu(), (6,)))),
-               (1, 16, 8, 8), (17, 16, 3, 3), (17, 1, 1), (1, 17, 8, 8))
+    yield case(
+        o.Fused(conv, 2, (instr(o.Add(), (4, 2)), instr(o.Add(), (5, 3)), instr(o.Silu(), (6,)))),
+        (1, 16, 8, 8),
+        (17, 16, 3, 3),
+        (17, 1, 1),
+        (1, 17, 8, 8),
+    )
     yield case(o.Fused(o.MatMul(), 2, (instr(o.Add(), (3, 2)), instr(o.Gelu(), (4,)))), (7, 33), (33, 65), (65,))
-    yield case(o.Fused(None, 0, (instr(o.Mul(), (0, 1)), instr(o.Literal(0.5), ()), instr(o.Sub(), (2, 3)),
-                                 instr(o.Tanh(), (4,)))), (3, 17), (17,))
+    yield case(
+        o.Fused(
+            None, 0, (instr(o.Mul(), (0, 1)), instr(o.Literal(0.5), ()), instr(o.Sub(), (2, 3)), instr(o.Tanh(), (4,)))
+        ),
+        (3, 17),
+        (17,),
+    )
 
 
-CASES: tuple[OpCase, ...] = (*unary_cases(), *cast_cases(), *binary_cases(), *linear_cases(), *convolution_cases(),
-                             *pool_cases(), *reduce_cases(), *norm_cases(), *shape_cases(), *resize_cases(),
-                             *fused_cases())
+CASES: tuple[OpCase, ...] = (
+    *unary_cases(),
+    *cast_cases(),
+    *binary_cases(),
+    *linear_cases(),
+    *convolution_cases(),
+    *pool_cases(),
+    *reduce_cases(),
+    *norm_cases(),
+    *shape_cases(),
+    *resize_cases(),
+    *fused_cases(),
+)

@@ -53,7 +53,9 @@ def graph_of(case: OpCase, arrays: list[Array | None], *, fused: bool) -> Graph:
 def modes() -> list[object]:
     rows: list[object] = []
     for number, case in enumerate(CASES):
-        for turn, (isa, mode) in enumerate((("avx512", "plain"), ("avx2", "plain"), ("avx512", "fused"), ("avx2", "reloaded"))):
+        for turn, (isa, mode) in enumerate(
+            (("avx512", "plain"), ("avx2", "plain"), ("avx512", "fused"), ("avx2", "reloaded"))
+        ):
             if isa == "avx512" != HOST or (turn and not ALL and number % 3 != turn % 3):
                 continue
             rows.append(pytest.param(case, isa, mode, number, id=f"{mode}-{isa}-{case.id}"))

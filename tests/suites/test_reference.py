@@ -8,12 +8,12 @@ import zlib
 import numpy as np
 import pytest
 
-from suites.onnx_oracle import oracle
-from suites.op_table import CASES, OpCase
 from tensorwright import ops as o
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import OPS
 from tensorwright.tune.verify import mismatch
+from tests.suites.onnx_oracle import oracle
+from tests.suites.op_table import CASES, OpCase
 
 _IDS = [case.id for case in CASES]
 

@@ -34,8 +34,9 @@ class FakeFamily(KernelFamily[FakeConfig, Any, FakeConfig]):
 
     config = FakeConfig
 
-    def __init__(self, name: str, configs: Sequence[FakeConfig], *, most: int = 1 << 20, version: int = 1,
-                 bound_s: float = 0.0) -> None:
+    def __init__(
+        self, name: str, configs: Sequence[FakeConfig], *, most: int = 1 << 20, version: int = 1, bound_s: float = 0.0
+    ) -> None:
         self.name, self.configs, self.most, self.version, self.bound_s = name, configs, most, version, bound_s
         self.emitted: list[FakeConfig] = []
 

@@ -66,12 +66,23 @@ def test_cache_saved_from_many_threads_loses_nothing(tmp_path: Path) -> None:
     assert all(TuningCache(path).get("cpu", f"k{i}") == record() for i in range(12))
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"\x00\xff\x80 no text", b"[]", b"{}", b'{"tensorwright_tuning": 99, "targets": {}}', b"[" * 100_000,
-    b'{"tensorwright_tuning": 1, "targets": {"cpu": {"a": {"mode": "quick"}}}}',
-    b'{"tensorwright_tuning": 1, "targets": {"cpu": {"a": 3}}}', b'{"tensorwright_tuning": 1, "targets": [',
-    b'{"tensorwright_tuning": 1, "targets": {"cpu": {"a": {"mode": "off", "families": [], "outcomes": [{"f": 1}]}}}}',
-], ids=range(10))
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00\xff\x80 no text",
+        b"[]",
+        b"{}",
+        b'{"tensorwright_tuning": 99, "targets": {}}',
+        b"[" * 100_000,
+        b'{"tensorwright_tuning": 1, "targets": {"cpu": {"a": {"mode": "quick"}}}}',
+        b'{"tensorwright_tuning": 1, "targets": {"cpu": {"a": 3}}}',
+        b'{"tensorwright_tuning": 1, "targets": [',
+        b'{"tensorwright_tuning": 1, "targets": '
+        b'{"cpu": {"a": {"mode": "off", "families": [], "outcomes": [{"f": 1}]}}}}',
+    ],
+    ids=range(10),
+)
 def test_cache_foreign_or_damaged_file_is_ignored_with_a_note(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "t.json"
     path.write_bytes(content)

@@ -28,23 +28,33 @@ LINEAR = Fused(MatMul(), 2, (Instr(Add(), (2, 3)), Instr(Relu(), (4,))))
 ROUNDED_DOWN = Fused(None, 0, (Instr(Mul(), (0, 1)), Instr(Floor(), (2,))))
 
 
-@pytest.mark.parametrize("op, scaled, rtol", [(Relu(), EXACT.scaled, EXACT.rtol), (MatMul(), True, SUMMED.rtol),
-                                              (LINEAR, True, SUMMED.rtol), (ROUNDED_DOWN, True, 2e-6)])
+@pytest.mark.parametrize(
+    "op, scaled, rtol",
+    [
+        (Relu(), EXACT.scaled, EXACT.rtol),
+        (MatMul(), True, SUMMED.rtol),
+        (LINEAR, True, SUMMED.rtol),
+        (ROUNDED_DOWN, True, 2e-6),
+    ],
+)
 def test_tolerance_is_that_of_the_loosest_part(op: Op, scaled: bool, rtol: float) -> None:
     assert (tolerance(op).scaled, tolerance(op).rtol) == (scaled, rtol)
 
 
-@pytest.mark.parametrize("op, got, want, agrees", [
-    (Relu(), [1.0, np.nan, np.inf], [1.0, np.nan, np.inf], True),
-    (Relu(), [1.0], [1.0 + 2e-7], False),
-    (Relu(), [np.nan], [1.0], False),
-    (Relu(), [1.0], [np.nan], False),
-    (Relu(), [np.inf], [-np.inf], False),
-    (MatMul(), [100.0, 1e-3], [100.0, 0.0], True),     # one part in 1e5 of the largest
-    (MatMul(), [100.0, 1e-2], [100.0, 0.0], False),
-    (MatMul(), [np.inf, 1.0], [np.inf, 2.0], False),   # an infinity does not widen the tolerance
-    (MatMul(), [], [], True),
-])
+@pytest.mark.parametrize(
+    "op, got, want, agrees",
+    [
+        (Relu(), [1.0, np.nan, np.inf], [1.0, np.nan, np.inf], True),
+        (Relu(), [1.0], [1.0 + 2e-7], False),
+        (Relu(), [np.nan], [1.0], False),
+        (Relu(), [1.0], [np.nan], False),
+        (Relu(), [np.inf], [-np.inf], False),
+        (MatMul(), [100.0, 1e-3], [100.0, 0.0], True),  # one part in 1e5 of the largest
+        (MatMul(), [100.0, 1e-2], [100.0, 0.0], False),
+        (MatMul(), [np.inf, 1.0], [np.inf, 2.0], False),  # an infinity does not widen the tolerance
+        (MatMul(), [], [], True),
+    ],
+)
 def test_mismatch_of_floats_follows_the_tolerance(op: Op, got: list[float], want: list[float], agrees: bool) -> None:
     reason = mismatch(op, [np.array(got, np.float32)], [np.array(want, np.float32)])
     assert (reason == "") == agrees, reason
@@ -109,8 +119,16 @@ def program() -> Program:
     weights = Buffer("weights", Place.constant, 0, base.nbytes)
     x, y = operand(2, 3), operand(2, 4)
     work = Workload(MatMul(), (x, w), (y,))
-    steps = [Step(f"fc{i}", work, (View(buffers[0], 0, x), View(weights, 12 * i, w)), (View(buffers[i + 1], 0, y),),
-                  (f"Gemm_{i}",)) for i in range(2)]
+    steps = [
+        Step(
+            f"fc{i}",
+            work,
+            (View(buffers[0], 0, x), View(weights, 12 * i, w)),
+            (View(buffers[i + 1], 0, y),),
+            (f"Gemm_{i}",),
+        )
+        for i in range(2)
+    ]
     relu = Step("relu", Workload(Relu(), (y,), (y,)), (View(buffers[1], 0, y),), (View(buffers[3], 0, y),), ("Relu_0",))
     return Program("p", (), (), (*steps, relu), ((0, 1), (2,)), (*buffers, weights), (base,))
 

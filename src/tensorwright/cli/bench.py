@@ -57,8 +57,9 @@ def bench(
     wanted = _wanted(vs, model)
     missing = [name for name in wanted if not peers.is_installed(name)]
     start = time.perf_counter()
-    engine = open_engine(model, target=target, shapes=parse_shapes(shapes), tune=tune,
-                         timing_cache=timing_cache or None, threads=threads)
+    engine = open_engine(
+        model, target=target, shapes=parse_shapes(shapes), tune=tune, timing_cache=timing_cache or None, threads=threads
+    )
     build_seconds = None if is_plan(model) else round(time.perf_counter() - start, 3)
     facts = machine()
     count = threads or int(str(facts["threads"]))
@@ -76,8 +77,18 @@ def bench(
     rows = {runtime: figures(results) for runtime, results in timings.items()}
     for runtime, results in timings.items():
         rows[runtime]["relative_difference"] = _difference(results[0], timings["tensorwright"][0])
-    data = {"model": model, "target": target, "threads": count, "rounds": rounds, "seconds": seconds, "seed": seed,
-            "build_seconds": build_seconds, "runtimes": rows, "not_installed": missing, "machine": facts}
+    data = {
+        "model": model,
+        "target": target,
+        "threads": count,
+        "rounds": rounds,
+        "seconds": seconds,
+        "seed": seed,
+        "build_seconds": build_seconds,
+        "runtimes": rows,
+        "not_installed": missing,
+        "machine": facts,
+    }
     answer(data, lambda: _draw(data, rows, missing), as_json=as_json)
 
 
@@ -87,8 +98,12 @@ def _wanted(vs: str, model: str) -> list[str]:
     wanted = [name.strip() for name in vs.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in peers.EXTRAS]
     if unknown:
-        raise BuildError(f"cannot compare with {', '.join(unknown)}", why=f"known runtimes: {', '.join(peers.EXTRAS)}",
-                         do="name some of these after --vs", code="B111")
+        raise BuildError(
+            f"cannot compare with {', '.join(unknown)}",
+            why=f"known runtimes: {', '.join(peers.EXTRAS)}",
+            do="name some of these after --vs",
+            code="B111",
+        )
     if wanted and is_plan(model):
         raise BuildError("other runtimes cannot run a plan", where=model, do="give the ONNX file instead", code="B112")
     return wanted
@@ -99,8 +114,14 @@ def figures(rounds: list[Timing]) -> dict[str, Any]:
     samples = sorted(sample for timing in rounds for sample in timing.samples_us)
     median = statistics.median(statistics.median(timing.samples_us) for timing in rounds)
     at = {f"p{percent}_us": samples[min(len(samples) * percent // 100, len(samples) - 1)] for percent in (50, 90, 99)}
-    return {"median_us": median, **at, "min_us": samples[0], "runs_per_second": 1e6 / median, "samples": len(samples),
-            "ready_seconds": statistics.median(timing.ready_seconds for timing in rounds)}
+    return {
+        "median_us": median,
+        **at,
+        "min_us": samples[0],
+        "runs_per_second": 1e6 / median,
+        "samples": len(samples),
+        "ready_seconds": statistics.median(timing.ready_seconds for timing in rounds),
+    }
 
 
 def _difference(timing: Timing, reference: Timing) -> float | None:
@@ -123,16 +144,38 @@ def _draw(data: dict[str, Any], rows: dict[str, dict[str, Any]], missing: list[s
     from tensorwright.cli import peers
 
     ours = rows["tensorwright"]["median_us"]
-    columns = {"runtime": "left", "median us": "right", "p90": "right", "p99": "right", "min": "right",
-               "runs/s": "right", "ready s": "right", "vs tensorwright": "right", "difference": "right"}
+    columns = {
+        "runtime": "left",
+        "median us": "right",
+        "p90": "right",
+        "p99": "right",
+        "min": "right",
+        "runs/s": "right",
+        "ready s": "right",
+        "vs tensorwright": "right",
+        "difference": "right",
+    }
     keys = ("median_us", "p90_us", "p99_us", "min_us", "runs_per_second")
-    table("", columns, [[name, *(f"{row[key]:.1f}" for key in keys), f"{row['ready_seconds']:.3f}",
-                         f"{row['median_us'] / ours:.2f}x", _shown(name, row["relative_difference"])]
-                        for name, row in rows.items()])
+    table(
+        "",
+        columns,
+        [
+            [
+                name,
+                *(f"{row[key]:.1f}" for key in keys),
+                f"{row['ready_seconds']:.3f}",
+                f"{row['median_us'] / ours:.2f}x",
+                _shown(name, row["relative_difference"]),
+            ]
+            for name, row in rows.items()
+        ],
+    )
     built = "" if data["build_seconds"] is None else f"built in {data['build_seconds']} s; "
     cpu = data["machine"]
-    typer.echo(f"{built}{data['threads']} threads, {data['rounds']} rounds of {data['seconds']:g} s, "
-               f"{cpu['isa']} {cpu['cpu']}, load average {cpu['load_average']:.1f}")
+    typer.echo(
+        f"{built}{data['threads']} threads, {data['rounds']} rounds of {data['seconds']:g} s, "
+        f"{cpu['isa']} {cpu['cpu']}, load average {cpu['load_average']:.1f}"
+    )
     for name in missing:
         typer.echo(f"{name} is not installed: pip install 'tensorwright[{peers.EXTRAS[name]}]'")
 

@@ -43,13 +43,31 @@ def build(
 
     plan = pathlib.Path(output) if output else pathlib.Path(model).with_suffix(".plan")
     start = time.perf_counter()
-    engine = tw.build(model, target=target, precision=precision, shapes=parse_shapes(shapes), tune=tune,
-                      timing_cache=timing_cache or None, threads=threads or None, progress=not (quiet or as_json))
+    engine = tw.build(
+        model,
+        target=target,
+        precision=precision,
+        shapes=parse_shapes(shapes),
+        tune=tune,
+        timing_cache=timing_cache or None,
+        threads=threads or None,
+        progress=not (quiet or as_json),
+    )
     built = time.perf_counter() - start
     engine.save(plan)
     report = engine.report()
     edits = sum(len(stage["edits"]) for stage in report.get("passes", {}).get("stages", ()))
-    data = {"plan": str(plan), "plan_bytes": plan.stat().st_size, "build_seconds": round(built, 3), "target": target,
-            "steps": len(report["steps"]), "edits": edits, "memory": engine.memory().as_dict()}
-    answer(data, f"{plan}  {bytes_text(plan.stat().st_size)}, {len(report['steps'])} steps, built in {built:.1f} s",
-           as_json=as_json)
+    data = {
+        "plan": str(plan),
+        "plan_bytes": plan.stat().st_size,
+        "build_seconds": round(built, 3),
+        "target": target,
+        "steps": len(report["steps"]),
+        "edits": edits,
+        "memory": engine.memory().as_dict(),
+    }
+    answer(
+        data,
+        f"{plan}  {bytes_text(plan.stat().st_size)}, {len(report['steps'])} steps, built in {built:.1f} s",
+        as_json=as_json,
+    )

@@ -75,9 +75,13 @@ def fail(error: Exception, *, as_json: bool, debug: bool) -> NoReturn:
 def _unforeseen(error: Exception) -> InternalError:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{frame.name} in {pathlib.Path(frame.filename).name}"
-    return InternalError(f"{type(error).__name__}: {error}", where=place,
-                         why="an error that Tensorwright should have foreseen", code="X101",
-                         do="run again with --debug and report the traceback")
+    return InternalError(
+        f"{type(error).__name__}: {error}",
+        where=place,
+        why="an error that Tensorwright should have foreseen",
+        code="X101",
+        do="run again with --debug and report the traceback",
+    )
 
 
 def answer(data: Mapping[str, object], text: str | Callable[[], None], *, as_json: bool) -> None:
@@ -114,8 +118,12 @@ def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | None:
         name, colon, dims = text.rpartition(":")
         parts = dims.split("x") if dims else []
         if not (colon and name and all(part.isdecimal() for part in parts)):
-            raise InputError(f"cannot read the shape {text!r}", why="expected name:1x3x224x224", code="I110",
-                             do="give --shapes once per input; `tensorwright inspect` lists the names")
+            raise InputError(
+                f"cannot read the shape {text!r}",
+                why="expected name:1x3x224x224",
+                code="I110",
+                do="give --shapes once per input; `tensorwright inspect` lists the names",
+            )
         shapes[name] = tuple(int(part) for part in parts)
     return shapes or None
 
@@ -149,8 +157,15 @@ def machine() -> dict[str, object]:
     from tensorwright.backends.cpu.threads import default_threads
 
     target = CpuTarget.probe()
-    return {"isa": target.isa, "cpu": target.cpu, "cores": target.cores, "threads": default_threads(),
-            "load_average": os.getloadavg()[0], "python": platform.python_version(), "system": platform.platform()}
+    return {
+        "isa": target.isa,
+        "cpu": target.cpu,
+        "cores": target.cores,
+        "threads": default_threads(),
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
 
 
 def random_inputs(engine: Engine, seed: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -178,8 +193,13 @@ def save_npz(path: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
     except OSError as error:
-        raise TensorwrightError("cannot write the arrays", where=path, why=error.strerror or str(error),
-                                do="check free space and permissions of the folder", code="T111") from None
+        raise TensorwrightError(
+            "cannot write the arrays",
+            where=path,
+            why=error.strerror or str(error),
+            do="check free space and permissions of the folder",
+            code="T111",
+        ) from None
 
 
 def summary(array: np.ndarray[Any, Any]) -> dict[str, object]:
@@ -191,8 +211,11 @@ def summary(array: np.ndarray[Any, Any]) -> dict[str, object]:
         finite = array[np.isfinite(array)]
         facts["not_finite"] = int(array.size - finite.size)
         if finite.size:
-            facts |= {"min": float(finite.min()), "max": float(finite.max()),
-                      "mean": float(finite.mean(dtype=np.float64))}
+            facts |= {
+                "min": float(finite.min()),
+                "max": float(finite.max()),
+                "mean": float(finite.mean(dtype=np.float64)),
+            }
     return facts
 
 

@@ -22,20 +22,32 @@ PEERS = {"onnxruntime": "bench", "openvino": "bench", "torch": "torch"}  # packa
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
     """Show the machine as Tensorwright sees it, and build and run a tiny network to prove that it works."""
     facts: dict[str, dict[str, Any]] = {
-        "python": _python(), "packages": _versions(CORE), "optional": _versions(PEERS), "target": _target(),
-        "cache": _cache(), "self_test": self_test()}
+        "python": _python(),
+        "packages": _versions(CORE),
+        "optional": _versions(PEERS),
+        "target": _target(),
+        "cache": _cache(),
+        "self_test": self_test(),
+    }
     answer(facts, lambda: _draw(facts), as_json=as_json)
     if not facts["self_test"]["passed"]:
-        raise InternalError("the self test computed a wrong result", code="X102",
-                            why=f"relative error {facts['self_test']['relative_error']:.1e}",
-                            do="report it with the output of `tensorwright doctor --json`")
+        raise InternalError(
+            "the self test computed a wrong result",
+            code="X102",
+            why=f"relative error {facts['self_test']['relative_error']:.1e}",
+            do="report it with the output of `tensorwright doctor --json`",
+        )
 
 
 def _python() -> dict[str, object]:
     import tensorwright
 
-    return {"tensorwright": tensorwright.__version__, "python": platform.python_version(),
-            "implementation": platform.python_implementation(), "system": platform.platform()}
+    return {
+        "tensorwright": tensorwright.__version__,
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "system": platform.platform(),
+    }
 
 
 def _versions(names: tuple[str, ...] | dict[str, str]) -> dict[str, str | None]:

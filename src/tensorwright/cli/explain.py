@@ -38,22 +38,39 @@ def explain(
         typer.echo(report_text(report, limit=limit or None))
         for title, steps in (("before", before), ("after", after)):
             typer.echo(f"\n{title}: {len(steps)} steps")
-            table("", {"step": "left", "op": "left", "result": "left", "nodes of the model": "left"},
-                  [[step["name"], step["op"], step["result"], names_text(step["origin"])] for step in steps])
+            table(
+                "",
+                {"step": "left", "op": "left", "result": "left", "nodes of the model": "left"},
+                [[step["name"], step["op"], step["result"], names_text(step["origin"])] for step in steps],
+            )
 
     answer(data, draw, as_json=as_json)
 
 
 def graph_steps(graph: Graph) -> list[dict[str, Any]]:
     """The nodes of a graph in order."""
-    return [{"name": node.name, "op": node.op.kind, "result": ", ".join(str(value.type) for value in node.outputs),
-             "origin": list(node.origin)} for node in graph.nodes]
+    return [
+        {
+            "name": node.name,
+            "op": node.op.kind,
+            "result": ", ".join(str(value.type) for value in node.outputs),
+            "origin": list(node.origin),
+        }
+        for node in graph.nodes
+    ]
 
 
 def program_steps(program: Program) -> list[dict[str, Any]]:
     """The steps of a program in execution order."""
-    return [{"name": step.name, "op": op_name(step.workload.op), "result": ", ".join(map(str, step.workload.outputs)),
-             "origin": list(step.origin)} for step in program.steps]
+    return [
+        {
+            "name": step.name,
+            "op": op_name(step.workload.op),
+            "result": ", ".join(map(str, step.workload.outputs)),
+            "origin": list(step.origin),
+        }
+        for step in program.steps
+    ]
 
 
 def op_name(op: object) -> str:

@@ -36,14 +36,20 @@ def plan_facts(path: str) -> dict[str, Any]:
     from tensorwright.plan.read import open_container
 
     plan = read_plan(path)
-    sections = [{"name": s.name, "offset": s.offset, "bytes": s.size, "check": s.check}
-                for s in open_container(path).sections]
+    sections = [
+        {"name": s.name, "offset": s.offset, "bytes": s.size, "check": s.check} for s in open_container(path).sections
+    ]
     return {
-        "kind": "plan", "name": plan.name, "producer": plan.producer, "inputs": list(map(str, plan.inputs)),
-        "outputs": list(map(str, plan.outputs)), "options": plan.options,
+        "kind": "plan",
+        "name": plan.name,
+        "producer": plan.producer,
+        "inputs": list(map(str, plan.inputs)),
+        "outputs": list(map(str, plan.outputs)),
+        "options": plan.options,
         "constants_bytes": sum(array.nbytes for array in plan.constants.values()),
         "targets": {kind: _native_facts(plan, kind) for kind in plan.native},
-        "sections": sections, "graph": plan.graph,
+        "sections": sections,
+        "graph": plan.graph,
     }
 
 
@@ -51,8 +57,13 @@ def _native_facts(plan: Plan, kind: str) -> dict[str, Any]:
     native = plan.native[kind]
     sizes = {key: native.program[key] for key in ("arena_bytes", "scratch_bytes")}
     steps = [{key: step[key] for key in ("name", "origin", "kernel", "workload")} for step in native.program["steps"]]
-    return {"fingerprint": native.fingerprint, "code_bytes": len(native.code), "weights_bytes": native.weights.nbytes,
-            **sizes, "steps": steps}
+    return {
+        "fingerprint": native.fingerprint,
+        "code_bytes": len(native.code),
+        "weights_bytes": native.weights.nbytes,
+        **sizes,
+        "steps": steps,
+    }
 
 
 def model_facts(path: str) -> dict[str, Any]:
@@ -61,10 +72,15 @@ def model_facts(path: str) -> dict[str, Any]:
 
     graph = import_model(path)
     ops = Counter(node.op.kind for node in graph.nodes)
-    return {"kind": "model", "name": graph.name, "inputs": [f"{v.name}: {v.type}" for v in graph.inputs],
-            "outputs": [f"{n}: {v.type}" for n, v in zip(graph.output_names, graph.outputs, strict=True)],
-            "nodes": len(graph), "ops": dict(ops.most_common()),
-            "constants_bytes": sum(array.nbytes for array in graph.constants.values())}
+    return {
+        "kind": "model",
+        "name": graph.name,
+        "inputs": [f"{v.name}: {v.type}" for v in graph.inputs],
+        "outputs": [f"{n}: {v.type}" for n, v in zip(graph.output_names, graph.outputs, strict=True)],
+        "nodes": len(graph),
+        "ops": dict(ops.most_common()),
+        "constants_bytes": sum(array.nbytes for array in graph.constants.values()),
+    }
 
 
 def _draw_interface(facts: dict[str, Any]) -> None:
@@ -78,8 +94,10 @@ def _draw_plan(facts: dict[str, Any], workloads: bool) -> None:
     _draw_interface(facts)
     for kind, native in facts["targets"].items():
         typer.echo(f"code     {kind}: {native['fingerprint']}, {bytes_text(native['code_bytes'])}")
-        typer.echo(f"memory   weights as packed {bytes_text(native['weights_bytes'])}; a context takes "
-                   f"{bytes_text(native['arena_bytes'])} and {bytes_text(native['scratch_bytes'])} a thread")
+        typer.echo(
+            f"memory   weights as packed {bytes_text(native['weights_bytes'])}; a context takes "
+            f"{bytes_text(native['arena_bytes'])} and {bytes_text(native['scratch_bytes'])} a thread"
+        )
         columns = {"step": "left", "kernel": "left", "nodes of the model": "left"}
         rows: list[list[object]] = [[s["name"], s["kernel"], names_text(s["origin"])] for s in native["steps"]]
         if workloads:
@@ -88,8 +106,11 @@ def _draw_plan(facts: dict[str, Any], workloads: bool) -> None:
         typer.echo()
         table("", columns, rows)
     typer.echo()
-    table("", {"section": "left", "bytes": "right", "offset": "right"},
-          [[s["name"], s["bytes"], s["offset"]] for s in facts["sections"]])
+    table(
+        "",
+        {"section": "left", "bytes": "right", "offset": "right"},
+        [[s["name"], s["bytes"], s["offset"]] for s in facts["sections"]],
+    )
 
 
 def _draw_model(facts: dict[str, Any]) -> None:

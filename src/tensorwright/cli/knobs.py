@@ -14,8 +14,11 @@ def knobs(as_json: Json = False, debug: Debug = False) -> None:
     rows = [knob.as_dict() for knob in declared.ALL]
 
     def draw() -> None:
-        table("", {"variable": "left", "value": "left", "what it does": "left"},
-              [[row["name"], _shown(row), row["help"]] for row in rows])
+        table(
+            "",
+            {"variable": "left", "value": "left", "what it does": "left"},
+            [[row["name"], _shown(row), row["help"]] for row in rows],
+        )
 
     answer({"knobs": rows}, draw, as_json=as_json)
 

@@ -14,7 +14,10 @@ import tensorwright
 from tensorwright.cli import bench, build, doctor, explain, inspect, knobs, profile, run
 
 app = typer.Typer(
-    name="tensorwright", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="tensorwright",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Build a trained network into an engine for this machine, look inside it, and run it.",
 )
 for module in (build, run, bench, inspect, explain, profile, doctor, knobs):

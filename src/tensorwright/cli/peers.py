@@ -70,8 +70,13 @@ def measure(request: Request) -> Timing:
         child = subprocess.run(command, capture_output=True, text=True, check=False)
         if child.returncode:
             last = (child.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise TensorwrightError(f"{request.runtime} could not run the model", where=request.model, why=last,
-                                    do=f"leave {request.runtime} out of --vs, or check its installation", code="T110")
+            raise TensorwrightError(
+                f"{request.runtime} could not run the model",
+                where=request.model,
+                why=last,
+                do=f"leave {request.runtime} out of --vs, or check its installation",
+                code="T110",
+            )
         facts = json.loads(child.stdout.splitlines()[-1])
         with np.load(result) as arrays:
             outputs = {name: arrays[name] for name in arrays.files}
@@ -99,8 +104,11 @@ def _onnxruntime(request: Request, feed: Arrays) -> Runner:
 def _openvino(request: Request, feed: Arrays) -> Runner:
     import openvino
 
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
-               "INFERENCE_NUM_THREADS": request.threads}
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": request.threads,
+    }
     compiled = openvino.Core().compile_model(request.model, "CPU", options)
     call = compiled.create_infer_request()
     for name, array in feed.items():
@@ -115,7 +123,10 @@ def _openvino(request: Request, feed: Arrays) -> Runner:
 
 
 _RUNNERS: dict[str, Callable[[Request, Arrays], Runner]] = {
-    "tensorwright": _tensorwright, "onnxruntime": _onnxruntime, "openvino": _openvino}
+    "tensorwright": _tensorwright,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
 
 
 def _time(run: Runner, seconds: float) -> list[float]:

@@ -40,18 +40,26 @@ def profile(
     debug: Debug = False,
 ) -> None:
     """Time every step of an engine on random inputs."""
-    engine = open_engine(model, target=target, threads=threads, shapes=parse_shapes(shapes),
-                         timing_cache=timing_cache or None)
+    engine = open_engine(
+        model, target=target, threads=threads, shapes=parse_shapes(shapes), timing_cache=timing_cache or None
+    )
     times = engine.profile(random_inputs(engine, seed), repeat)
     total = sum(time.us for time in times)
     shown = sorted(times, key=lambda time: -time.us)[:top] if top else times
-    data = {"total_us": total, "threads": engine.threads, "repeat": repeat,
-            "steps": [dataclasses.asdict(time) for time in shown]}
+    data = {
+        "total_us": total,
+        "threads": engine.threads,
+        "repeat": repeat,
+        "steps": [dataclasses.asdict(time) for time in shown],
+    }
 
     def draw() -> None:
         columns = {"us": "right", "share": "right", "kernel": "left", "nodes of the model": "left"}
-        table("", columns, [[f"{time.us:.2f}", f"{time.share:.1%}", time.kernel, names_text(time.origin)]
-                            for time in shown])
+        table(
+            "",
+            columns,
+            [[f"{time.us:.2f}", f"{time.share:.1%}", time.kernel, names_text(time.origin)] for time in shown],
+        )
         typer.echo(f"{total:.1f} us in {len(times)} steps, one after the other, {engine.threads} threads")
 
     answer(data, draw, as_json=as_json)

@@ -61,8 +61,19 @@ def run(
         if random_names:
             typer.echo(f"random values (seed {seed}) for {', '.join(random_names)}")
         sides = {"output": "left", "type": "left"} | dict.fromkeys(("min", "max", "mean", "not finite"), "right")
-        table("", sides, [[name, f"{row['dtype']} {row['shape']}", *map(_figure, map(row.get, ("min", "max", "mean"))),
-                           row.get("not_finite", "-")] for name, row in facts.items()])
+        table(
+            "",
+            sides,
+            [
+                [
+                    name,
+                    f"{row['dtype']} {row['shape']}",
+                    *map(_figure, map(row.get, ("min", "max", "mean"))),
+                    row.get("not_finite", "-"),
+                ]
+                for name, row in facts.items()
+            ],
+        )
         if output:
             typer.echo(f"written to {output}")
 
@@ -82,8 +93,12 @@ def read_arrays(texts: list[str], engine: Engine) -> Arrays:
         try:
             loaded = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"cannot read arrays from {path!r}", why=str(error), code="I111",
-                             do="write it with numpy.save or numpy.savez") from None
+            raise InputError(
+                f"cannot read arrays from {path!r}",
+                why=str(error),
+                code="I111",
+                do="write it with numpy.save or numpy.savez",
+            ) from None
         if isinstance(loaded, np.ndarray):
             arrays[name if equals else _only_input(engine, path)] = loaded
         else:
@@ -91,18 +106,24 @@ def read_arrays(texts: list[str], engine: Engine) -> Arrays:
                 arrays |= {key: loaded[key] for key in loaded.files}
     unknown = [name for name in arrays if name not in {item.name for item in engine.inputs}]
     if unknown:
-        raise InputError(f"the network has no input {', '.join(map(repr, unknown))}", code="I112",
-                         why=f"its inputs are {', '.join(item.name for item in engine.inputs)}",
-                         do="name the arrays as the inputs are named")
+        raise InputError(
+            f"the network has no input {', '.join(map(repr, unknown))}",
+            code="I112",
+            why=f"its inputs are {', '.join(item.name for item in engine.inputs)}",
+            do="name the arrays as the inputs are named",
+        )
     return arrays
 
 
 def _only_input(engine: Engine, path: str) -> str:
     names = [item.name for item in engine.inputs]
     if len(names) != 1:
-        raise InputError(f"which input is {pathlib.Path(path).name}?",
-                         why=f"the network has {len(names)}: {', '.join(names)}",
-                         do=f"write {names[0] if names else 'name'}={path}", code="I113")
+        raise InputError(
+            f"which input is {pathlib.Path(path).name}?",
+            why=f"the network has {len(names)}: {', '.join(names)}",
+            do=f"write {names[0] if names else 'name'}={path}",
+            code="I113",
+        )
     return names[0]
 
 

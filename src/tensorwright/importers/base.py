@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 SUPPORTED = "an .onnx file, its bytes, an onnx.ModelProto, a tw.Network"
 
 
-def import_model(model: Model, *, weights: str | os.PathLike[str] | None = None, outputs: Sequence[str] | None = None,
-                 shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
+def import_model(
+    model: Model,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Graph:
     """The Graph of a model: the path or bytes of an ONNX file, a ModelProto, a Network; a Graph is returned as it is.
 
     `shapes` fixes symbolic input dims, `outputs` chooses tensors as outputs; `weights` belongs to formats that keep
@@ -30,12 +35,20 @@ def import_model(model: Model, *, weights: str | os.PathLike[str] | None = None,
     """
     if weights is not None:
         where = str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
-        raise ModelError("weights= does not belong to this format", where=where, code="M105",
-                         why="ONNX models and networks hold their weights", do="leave weights= out")
+        raise ModelError(
+            "weights= does not belong to this format",
+            where=where,
+            code="M105",
+            why="ONNX models and networks hold their weights",
+            do="leave weights= out",
+        )
     if isinstance(model, Network | Graph):
         if outputs is not None or shapes:
-            raise ModelError(f"outputs= and shapes= do not apply to a {type(model).__name__}", code="M105",
-                             do="mark the outputs, and give the input shapes, where it is made")
+            raise ModelError(
+                f"outputs= and shapes= do not apply to a {type(model).__name__}",
+                code="M105",
+                do="mark the outputs, and give the input shapes, where it is made",
+            )
         return model.to_graph() if isinstance(model, Network) else model
     if isinstance(model, str | os.PathLike):
         path = pathlib.Path(model)
@@ -49,8 +62,12 @@ def import_model(model: Model, *, weights: str | os.PathLike[str] | None = None,
                 do="export the model to ONNX",
             )
     elif not isinstance(model, bytes) and not _is_model_proto(model):
-        raise ModelError(f"this version cannot import a {type(model).__module__}.{type(model).__name__}", code="M105",
-                         why=f"supported: {SUPPORTED}", do="export the model to ONNX")
+        raise ModelError(
+            f"this version cannot import a {type(model).__module__}.{type(model).__name__}",
+            code="M105",
+            why=f"supported: {SUPPORTED}",
+            do="export the model to ONNX",
+        )
     from tensorwright.importers.onnx.reader import import_onnx
 
     return import_onnx(model, shapes=shapes, outputs=outputs)

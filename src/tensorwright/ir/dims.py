@@ -165,7 +165,7 @@ def read_dim(text: str, start: int) -> tuple[Dim, int]:
     try:
         return reader.sum(0), reader.position
     except ZeroDivisionError:
-        raise ValueError(f"dimension {text[start:start + 40]!r} divides by zero") from None
+        raise ValueError(f"dimension {text[start : start + 40]!r} divides by zero") from None
 
 
 # -- normal form --------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def _exact_quotient(a: Dim, b: SymDim) -> Dim | None:
         return 1
     if len(b.terms) != 1:
         return None
-    (divisor, scale), = b.terms
+    ((divisor, scale),) = b.terms
     terms: list[tuple[Product, int]] = []
     for product, c in _terms(a):
         rest = list(product)
@@ -253,7 +253,7 @@ def _extreme(function: str, *dims: Dim) -> Dim:
 
 def _extreme_args(function: str, dim: Dim) -> tuple[Dim, ...]:
     if isinstance(dim, SymDim) and len(dim.terms) == 1:
-        (product, c), = dim.terms
+        ((product, c),) = dim.terms
         if c == 1 and len(product) == 1 and isinstance(product[0], Call) and product[0].function == function:
             return product[0].args
     return (dim,)
@@ -278,7 +278,7 @@ def _factor(atom: Atom) -> str:
 def _operand(dim: Dim) -> str:
     simple = isinstance(dim, int) and dim >= 0
     if isinstance(dim, SymDim) and len(dim.terms) == 1:
-        (product, c), = dim.terms
+        ((product, c),) = dim.terms
         simple = c == 1 and len(product) == 1
     return str(dim) if simple else f"({dim})"
 
@@ -296,13 +296,13 @@ class _Reader:
     def take(self) -> str:
         match = _TOKEN.match(self.text, self.position)
         if match is None:
-            raise ValueError(f"expected a dimension at {self.text[self.position:self.position + 20]!r}")
+            raise ValueError(f"expected a dimension at {self.text[self.position : self.position + 20]!r}")
         self.position = match.end()
         return match.group().strip()
 
     def expect(self, token: str) -> None:
         if self.peek() != token:
-            raise ValueError(f"expected {token!r} in a dimension at {self.text[self.position:self.position + 20]!r}")
+            raise ValueError(f"expected {token!r} in a dimension at {self.text[self.position : self.position + 20]!r}")
         self.take()
 
     def sum(self, depth: int) -> Dim:

@@ -66,9 +66,20 @@ class DType(enum.Enum):
         return str(self.value)
 
 
-_NUMPY = {DType.f64: "float64", DType.f32: "float32", DType.f16: "float16", DType.i64: "int64", DType.i32: "int32",
-          DType.i16: "int16", DType.i8: "int8", DType.u64: "uint64", DType.u32: "uint32", DType.u16: "uint16",
-          DType.u8: "uint8", DType.bool: "bool"}
+_NUMPY = {
+    DType.f64: "float64",
+    DType.f32: "float32",
+    DType.f16: "float16",
+    DType.i64: "int64",
+    DType.i32: "int32",
+    DType.i16: "int16",
+    DType.i8: "int8",
+    DType.u64: "uint64",
+    DType.u32: "uint32",
+    DType.u16: "uint16",
+    DType.u8: "uint8",
+    DType.bool: "bool",
+}
 _EXTENDED = {DType.bf16: "bfloat16", DType.f8e4m3fn: "float8_e4m3fn", DType.f8e5m2: "float8_e5m2"}
 _BYTES = dict.fromkeys(DType, 1) | {DType.bf16: 2}
 _BYTES |= {d: int(d.value[1:]) // 8 for d in DType if d.value[1:].isdigit()}

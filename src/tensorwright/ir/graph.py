@@ -63,8 +63,14 @@ class Edit:
 class Graph:
     """inputs, outputs (with their user-visible names), nodes and constants, with producer and user indexes."""
 
-    def __init__(self, name: str, inputs: Sequence[Value], outputs: Sequence[tuple[str, Value]], nodes: Iterable[Node],
-                 constants: Mapping[Value, Array]) -> None:
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[Value],
+        outputs: Sequence[tuple[str, Value]],
+        nodes: Iterable[Node],
+        constants: Mapping[Value, Array],
+    ) -> None:
         self.name = name
         self.inputs: tuple[Value, ...] = tuple(inputs)
         self.output_names: tuple[str, ...] = tuple(n for n, _ in outputs)
@@ -236,8 +242,9 @@ class GraphBuilder:
         """The array of a constant value, else None."""
         return self._graph.constant(value)
 
-    def add(self, op: Op, *inputs: Value | None, name: str = "", outputs: Sequence[str] = (),
-            origin: Sequence[str] = ()) -> tuple[Value, ...]:
+    def add(
+        self, op: Op, *inputs: Value | None, name: str = "", outputs: Sequence[str] = (), origin: Sequence[str] = ()
+    ) -> tuple[Value, ...]:
         """Append a node. Raises ValueError (from `op.infer`) when the input types do not fit the op."""
         types = op.infer(*(v.type if v is not None else None for v in inputs))
         name = self._graph.fresh_name(name or op.kind)

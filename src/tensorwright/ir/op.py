@@ -29,8 +29,8 @@ class Compare:
 
 
 EXACT = Compare()
-ROUNDED = Compare(rtol=2e-6, atol=1e-7)      # a few roundings of f32
-SUMMED = Compare(rtol=2e-5, atol=2e-5, scaled=True)   # long f32 sums in another order
+ROUNDED = Compare(rtol=2e-6, atol=1e-7)  # a few roundings of f32
+SUMMED = Compare(rtol=2e-5, atol=2e-5, scaled=True)  # long f32 sums in another order
 
 
 class Op:

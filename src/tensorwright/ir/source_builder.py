@@ -114,8 +114,14 @@ class SourceBuilder:
 class _Naming:
     """Writes the final graph: a source's last node gets its name, bound values theirs, others `<source>/<kind>`."""
 
-    def __init__(self, name: str, inputs: Sequence[Value], nodes: Sequence[Node], constants: dict[Value, Array],
-                 bound: dict[Value, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[Value],
+        nodes: Sequence[Node],
+        constants: dict[Value, Array],
+        bound: dict[Value, str],
+    ) -> None:
         self.builder = GraphBuilder(name)
         self.nodes, self.constants, self.bound = nodes, constants, bound
         self.final = {value: self.builder.input(value.name, value.type) for value in inputs}

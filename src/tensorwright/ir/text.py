@@ -193,7 +193,7 @@ class _Cursor:
         return ValueError(f"line {self.number}: {message}")
 
     def expected(self, what: str) -> ValueError:
-        found = self.text[self.position:self.position + 30]
+        found = self.text[self.position : self.position + 30]
         return self.error(f"expected {what} at {found!r}" if found else f"expected {what} at the end of the line")
 
     def spaces(self) -> None:

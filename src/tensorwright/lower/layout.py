@@ -71,5 +71,3 @@ def _leader(graph: Graph, node: Node, op: Op, value: Value) -> Value | None:
         made = [v for v in same if graph.producer(v) is not None]
         return next(iter(made or same), None)
     return None
-
-

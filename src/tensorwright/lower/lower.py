@@ -94,17 +94,22 @@ class _Lowering:
         used = [b for b in buffers.values() if b.place is not Place.constant]
         kept, arrays = self._kept_constants(steps, buffers, constants)
         return Program(
-            g.name, tuple(Interface(v.name, v.type) for v in g.inputs),
+            g.name,
+            tuple(Interface(v.name, v.type) for v in g.inputs),
             tuple(Interface(n, v.type) for n, v in zip(g.output_names, g.outputs, strict=True)),
-            tuple(_renumber(steps[i], kept) for i in order), tuple(tuple(place[i] for i in phase) for phase in phases),
-            (*used, *kept.values()), tuple(arrays))
+            tuple(_renumber(steps[i], kept) for i in order),
+            tuple(tuple(place[i] for i in phase) for phase in phases),
+            (*used, *kept.values()),
+            tuple(arrays),
+        )
 
     def _own(self, value: Value, room: _Room) -> None:
         self.spots[value] = _Spot(room, Strided(0, row_major(value.type.static_shape)))
         self.ready[value] = frozenset()
 
-    def _kept_constants(self, steps: Sequence[Step], buffers: dict[_Room, Buffer],
-                        constants: Sequence[Array]) -> tuple[dict[Buffer, Buffer], list[Array]]:
+    def _kept_constants(
+        self, steps: Sequence[Step], buffers: dict[_Room, Buffer], constants: Sequence[Array]
+    ) -> tuple[dict[Buffer, Buffer], list[Array]]:
         """Constants that a step reads, numbered from 0 in order of first use."""
         kept: dict[Buffer, Buffer] = {}
         arrays: list[Array] = []
@@ -117,10 +122,14 @@ class _Lowering:
         return kept, arrays
 
     def _buffers(self) -> dict[_Room, Buffer]:
-        rooms: dict[_Room, None] = dict.fromkeys(self.spots[v].room for v in (*self.graph.inputs, *self.graph.constants))
+        rooms: dict[_Room, None] = dict.fromkeys(
+            self.spots[v].room for v in (*self.graph.inputs, *self.graph.constants)
+        )
         rooms.update(dict.fromkeys(self.out_rooms))
         for draft in self.drafts:
-            rooms.update(dict.fromkeys(spot.room for item in (*draft.inputs, draft.output) if item for spot in item[1:]))
+            rooms.update(
+                dict.fromkeys(spot.room for item in (*draft.inputs, draft.output) if item for spot in item[1:])
+            )
         arena = 0
         out: dict[_Room, Buffer] = {}
         for room in rooms:
@@ -133,7 +142,9 @@ class _Lowering:
     def _step(self, draft: _Draft, buffers: dict[_Room, Buffer]) -> Step:
         def as_view(item: tuple[Value, _Spot]) -> View:
             value, spot = item
-            operand = Operand(value.type.dtype, value.type.static_shape, spot.at.strides, spot.room.place is Place.constant)
+            operand = Operand(
+                value.type.dtype, value.type.static_shape, spot.at.strides, spot.room.place is Place.constant
+            )
             return View(buffers[spot.room], spot.at.offset, operand)
 
         ins = tuple(as_view(i) if i is not None else None for i in draft.inputs)
@@ -182,7 +193,9 @@ class _Lowering:
         for part in node.inputs:
             if part is None:
                 continue
-            out.append((part, _Spot(whole.room, Strided(whole.at.offset + start * whole.at.strides[axis], whole.at.strides))))
+            out.append(
+                (part, _Spot(whole.room, Strided(whole.at.offset + start * whole.at.strides[axis], whole.at.strides)))
+            )
             start += part.type.static_shape[axis]
         return out
 
@@ -201,11 +214,16 @@ class _Lowering:
             self.spots[value], self.ready[value] = self.wanted[value], frozenset(waits)
         else:
             if 0 in value.type.static_shape:  # nothing to compute, and nobody can read it
-                self.spots[value], self.ready[value] = _Spot(self._arena(value), Strided(0, self.prefer[value])), frozenset()
+                self.spots[value], self.ready[value] = (
+                    _Spot(self._arena(value), Strided(0, self.prefer[value])),
+                    frozenset(),
+                )
                 return
             spot = self.wanted.get(value) or _Spot(self._arena(value), Strided(0, self.prefer[value]))
             needs: set[int] = set()
-            inputs = tuple(None if v is None else (v, self._operand(node, i, v, needs)) for i, v in enumerate(node.inputs))
+            inputs = tuple(
+                None if v is None else (v, self._operand(node, i, v, needs)) for i, v in enumerate(node.inputs)
+            )
             self._emit(node.name, node.op, inputs, value, spot, node.origin, needs)
 
     def _operand(self, node: Node, position: int, value: Value, needs: set[int]) -> _Spot:
@@ -213,7 +231,11 @@ class _Lowering:
         a contiguous last axis."""
         spot = self.spots[value]
         op = node.op.anchor if isinstance(node.op, Fused) and node.op.anchor is not None else node.op
-        if position in _LAST_AXIS_CONTIGUOUS.get(type(op), ()) and value.type.static_shape[-1] > 1 and spot.at.strides[-1] != 1:
+        if (
+            position in _LAST_AXIS_CONTIGUOUS.get(type(op), ())
+            and value.type.static_shape[-1] > 1
+            and spot.at.strides[-1] != 1
+        ):
             copied = _Spot(self._arena(value), Strided(0, row_major(value.type.static_shape)))
             needs.add(self._copy(value, copied, node))
             return copied
@@ -252,11 +274,29 @@ class _Lowering:
         return _Spot(self._arena(source), Strided(0, row_major(shape)))
 
     def _copy(self, value: Value, spot: _Spot, node: Node) -> int:
-        return self._emit(f"{node.name}/copy", Copy(), ((value, self.spots[value]),), value, spot, node.origin,
-                          set(self.ready[value]), settle=False)
+        return self._emit(
+            f"{node.name}/copy",
+            Copy(),
+            ((value, self.spots[value]),),
+            value,
+            spot,
+            node.origin,
+            set(self.ready[value]),
+            settle=False,
+        )
 
-    def _emit(self, name: str, op: Op, inputs: tuple[tuple[Value, _Spot] | None, ...], value: Value, spot: _Spot,
-              origin: tuple[str, ...], needs: set[int], *, settle: bool = True) -> int:
+    def _emit(
+        self,
+        name: str,
+        op: Op,
+        inputs: tuple[tuple[Value, _Spot] | None, ...],
+        value: Value,
+        spot: _Spot,
+        origin: tuple[str, ...],
+        needs: set[int],
+        *,
+        settle: bool = True,
+    ) -> int:
         self.names[name] = self.names.get(name, 0) + 1
         unique = name if self.names[name] == 1 else f"{name}_{self.names[name]}"
         number = len(self.drafts)
@@ -270,17 +310,31 @@ class _Lowering:
             spot = _Spot(room, Strided(0, row_major(value.type.static_shape)))
             if not _same(self.spots[value], spot, value):
                 origin = self.graph.producer(value)
-                self._emit(f"{room.name}/copy", Copy(), ((value, self.spots[value]),), value, spot,
-                           origin.origin if origin else (), set(self.ready[value]), settle=False)
+                self._emit(
+                    f"{room.name}/copy",
+                    Copy(),
+                    ((value, self.spots[value]),),
+                    value,
+                    spot,
+                    origin.origin if origin else (),
+                    set(self.ready[value]),
+                    settle=False,
+                )
 
 
 def _same(a: _Spot, b: _Spot, value: Value) -> bool:
     """Whether two spots are the same memory for a value of this shape (an empty one is anywhere)."""
     shape = value.type.static_shape
-    return 0 in shape or a.room is b.room and a.at.offset == b.at.offset and all(
-        d == 1 or s == t for d, s, t in zip(shape, a.at.strides, b.at.strides, strict=True))
+    return (
+        0 in shape
+        or a.room is b.room
+        and a.at.offset == b.at.offset
+        and all(d == 1 or s == t for d, s, t in zip(shape, a.at.strides, b.at.strides, strict=True))
+    )
 
 
 def _renumber(step: Step, kept: dict[Buffer, Buffer]) -> Step:
-    inputs = tuple(View(kept[v.buffer], v.offset, v.operand) if v is not None and v.buffer in kept else v for v in step.inputs)
+    inputs = tuple(
+        View(kept[v.buffer], v.offset, v.operand) if v is not None and v.buffer in kept else v for v in step.inputs
+    )
     return Step(step.name, step.workload, inputs, step.outputs, step.origin)

@@ -71,8 +71,9 @@ def plan_memory(program: Program, workspace_bytes: Sequence[int]) -> MemoryPlan:
     blocks, in_place = _blocks(program, phase_of, lives)
     workspaces = [_Block(_aligned(size), phase_of[i], phase_of[i]) for i, size in enumerate(workspace_bytes)]
     every = [block for block in (*blocks, *workspaces) if block.size]
-    bound = max((sum(b.size for b in every if b.first <= phase <= b.last) for phase in range(len(program.phases))),
-                default=0)
+    bound = max(
+        (sum(b.size for b in every if b.first <= phase <= b.last) for phase in range(len(program.phases))), default=0
+    )
     return MemoryPlan(
         arena_bytes=_place(every, bound),
         offsets={buffer: block.offset for block in blocks for buffer in block.buffers},
@@ -112,8 +113,9 @@ def _arena_views(views: Iterable[View | None]) -> Iterable[View]:
     return (view for view in views if view is not None and view.buffer.place is Place.arena)
 
 
-def _blocks(program: Program, phase_of: dict[int, int],
-            lives: dict[Buffer, _Life]) -> tuple[list[_Block], tuple[tuple[str, str], ...]]:
+def _blocks(
+    program: Program, phase_of: dict[int, int], lives: dict[Buffer, _Life]
+) -> tuple[list[_Block], tuple[tuple[str, str], ...]]:
     """One block per buffer, or per chain of buffers written one over the other."""
     block_of: dict[Buffer, _Block] = {}
     in_place = []
@@ -150,10 +152,13 @@ def _same_elements(step: Step, view: View, out: View) -> bool:
     """Whether every use of the input's buffer in this step reads element k exactly where result k is written."""
     a, b = view.operand, out.operand
     uses = [v for v in _arena_views(step.inputs) if v.buffer == view.buffer]
-    return (all((v.offset, v.operand) == (view.offset, a) for v in uses)
-            and view.offset == out.offset and (a.shape, a.strides) == (b.shape, b.strides)
-            and a.dtype.size_bytes == b.dtype.size_bytes
-            and a.type.size_bytes == view.buffer.size_bytes == out.buffer.size_bytes)
+    return (
+        all((v.offset, v.operand) == (view.offset, a) for v in uses)
+        and view.offset == out.offset
+        and (a.shape, a.strides) == (b.shape, b.strides)
+        and a.dtype.size_bytes == b.dtype.size_bytes
+        and a.type.size_bytes == view.buffer.size_bytes == out.buffer.size_bytes
+    )
 
 
 def _place(blocks: list[_Block], bound: int) -> int:

@@ -14,10 +14,10 @@ from tensorwright.ir.types import TensorType
 class Place(enum.Enum):
     """Where a buffer lives."""
 
-    input = "input"        # the caller's array
-    output = "output"      # the caller's (or a fresh) array
+    input = "input"  # the caller's array
+    output = "output"  # the caller's (or a fresh) array
     constant = "constant"  # the plan's weights
-    arena = "arena"        # the context's arena, offset assigned by the memory plan
+    arena = "arena"  # the context's arena, offset assigned by the memory plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,9 @@ def view(op: Op, shape: Shape, source: Strided, out_shape: Shape) -> Strided | N
         return Strided(offset, tuple(strides))
     if isinstance(op, Expand):
         lead = len(out_shape) - len(shape)
-        return Strided(source.offset, (0,) * lead + tuple(
-            0 if d == 1 else s for d, s in zip(shape, source.strides, strict=True)))
+        return Strided(
+            source.offset, (0,) * lead + tuple(0 if d == 1 else s for d, s in zip(shape, source.strides, strict=True))
+        )
     return None
 
 

@@ -188,8 +188,15 @@ class Network:
         """(input * scale + shift) ** power; channels are the third dim from the end."""
         return self.add_scale_nd(input, mode, shift, scale, power, None)
 
-    def add_scale_nd(self, input: Tensor, mode: ScaleMode, shift: Any = None, scale: Any = None, power: Any = None,
-                     channel_axis: int | None = 1) -> pointwise.ScaleLayer:
+    def add_scale_nd(
+        self,
+        input: Tensor,
+        mode: ScaleMode,
+        shift: Any = None,
+        scale: Any = None,
+        power: Any = None,
+        channel_axis: int | None = 1,
+    ) -> pointwise.ScaleLayer:
         """(input * scale + shift) ** power, with the channels at `channel_axis`; None is the third dim from the end."""
         layer = self._add(pointwise.ScaleLayer, input)
         layer.mode, layer.shift, layer.scale, layer.power, layer.channel_axis = mode, shift, scale, power, channel_axis

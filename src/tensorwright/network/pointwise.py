@@ -29,14 +29,21 @@ from tensorwright.ops import activation as act
 from tensorwright.ops import elementwise as ew
 
 _PLAIN_ACTIVATIONS: Mapping[ActivationType, Callable[[], Op]] = {
-    ActivationType.RELU: act.Relu, ActivationType.SIGMOID: act.Sigmoid, ActivationType.TANH: ew.Tanh,
-    ActivationType.SOFTSIGN: act.Softsign, ActivationType.GELU_ERF: act.Gelu,
+    ActivationType.RELU: act.Relu,
+    ActivationType.SIGMOID: act.Sigmoid,
+    ActivationType.TANH: ew.Tanh,
+    ActivationType.SOFTSIGN: act.Softsign,
+    ActivationType.GELU_ERF: act.Gelu,
     ActivationType.GELU_TANH: lambda: act.Gelu(approximate=True),
 }
 _PARAMETERS: Mapping[ActivationType, tuple[float, float]] = {
-    ActivationType.LEAKY_RELU: (0.01, 0.0), ActivationType.ELU: (1.0, 0.0),
-    ActivationType.SELU: (act.Selu().alpha, act.Selu().gamma), ActivationType.SOFTPLUS: (1.0, 1.0),
-    ActivationType.CLIP: (0.0, 6.0), ActivationType.HARD_SIGMOID: (0.2, 0.5), ActivationType.SCALED_TANH: (1.0, 1.0),
+    ActivationType.LEAKY_RELU: (0.01, 0.0),
+    ActivationType.ELU: (1.0, 0.0),
+    ActivationType.SELU: (act.Selu().alpha, act.Selu().gamma),
+    ActivationType.SOFTPLUS: (1.0, 1.0),
+    ActivationType.CLIP: (0.0, 6.0),
+    ActivationType.HARD_SIGMOID: (0.2, 0.5),
+    ActivationType.SCALED_TANH: (1.0, 1.0),
     ActivationType.THRESHOLDED_RELU: (1.0, 0.0),
 }
 _UNARY: Mapping[UnaryOperation, Callable[[], Op]] = {
@@ -66,10 +73,18 @@ _UNARY: Mapping[UnaryOperation, Callable[[], Op]] = {
     UnaryOperation.ISNAN: ew.IsNan,
 }
 _BINARY: Mapping[ElementWiseOperation, Callable[[], Op]] = {
-    ElementWiseOperation.SUM: ew.Add, ElementWiseOperation.PROD: ew.Mul, ElementWiseOperation.MAX: ew.Maximum,
-    ElementWiseOperation.MIN: ew.Minimum, ElementWiseOperation.SUB: ew.Sub, ElementWiseOperation.DIV: ew.Div,
-    ElementWiseOperation.POW: ew.Pow, ElementWiseOperation.AND: ew.And, ElementWiseOperation.OR: ew.Or,
-    ElementWiseOperation.XOR: ew.Xor, ElementWiseOperation.EQUAL: ew.Equal, ElementWiseOperation.GREATER: ew.Greater,
+    ElementWiseOperation.SUM: ew.Add,
+    ElementWiseOperation.PROD: ew.Mul,
+    ElementWiseOperation.MAX: ew.Maximum,
+    ElementWiseOperation.MIN: ew.Minimum,
+    ElementWiseOperation.SUB: ew.Sub,
+    ElementWiseOperation.DIV: ew.Div,
+    ElementWiseOperation.POW: ew.Pow,
+    ElementWiseOperation.AND: ew.And,
+    ElementWiseOperation.OR: ew.Or,
+    ElementWiseOperation.XOR: ew.Xor,
+    ElementWiseOperation.EQUAL: ew.Equal,
+    ElementWiseOperation.GREATER: ew.Greater,
     ElementWiseOperation.LESS: ew.Less,
 }
 
@@ -98,8 +113,10 @@ class ActivationLayer(Layer):
 
 def _with_parameters(type: ActivationType, alpha: float, beta: float) -> Op:
     ops: dict[ActivationType, Callable[[], Op]] = {
-        ActivationType.LEAKY_RELU: lambda: act.LeakyRelu(alpha), ActivationType.ELU: lambda: act.Elu(alpha),
-        ActivationType.SELU: lambda: act.Selu(alpha, beta), ActivationType.CLIP: lambda: act.Clip(alpha, beta),
+        ActivationType.LEAKY_RELU: lambda: act.LeakyRelu(alpha),
+        ActivationType.ELU: lambda: act.Elu(alpha),
+        ActivationType.SELU: lambda: act.Selu(alpha, beta),
+        ActivationType.CLIP: lambda: act.Clip(alpha, beta),
         ActivationType.HARD_SIGMOID: lambda: act.HardSigmoid(alpha, beta),
         ActivationType.THRESHOLDED_RELU: lambda: act.ThresholdedRelu(alpha),
     }
@@ -177,7 +194,7 @@ class ScaleLayer(Layer):
         axis = max(x.type.rank - 3, 0) if self.channel_axis is None else self.channel_axis
         if not 0 <= axis < x.type.rank:
             raise ValueError(f"channel_axis {axis} does not fit {x.type}")
-        sizes = x.type.shape[axis:] if self.mode is ScaleMode.ELEMENTWISE else x.type.shape[axis:axis + 1]
+        sizes = x.type.shape[axis:] if self.mode is ScaleMode.ELEMENTWISE else x.type.shape[axis : axis + 1]
         known = tuple(d for d in sizes if isinstance(d, int))
         if len(known) != len(sizes):
             raise ValueError(f"mode {self.mode.name} needs known sizes, not {x.type}")

@@ -19,8 +19,12 @@ from tensorwright.ops.reduce import How, Reduce, Softmax
 from tensorwright.ops.shape import Reshape, Transpose
 
 _REDUCTIONS: dict[ReduceOperation, How] = {
-    ReduceOperation.SUM: "sum", ReduceOperation.PROD: "prod", ReduceOperation.MAX: "max", ReduceOperation.MIN: "min",
-    ReduceOperation.AVG: "mean"}
+    ReduceOperation.SUM: "sum",
+    ReduceOperation.PROD: "prod",
+    ReduceOperation.MAX: "max",
+    ReduceOperation.MIN: "min",
+    ReduceOperation.AVG: "mean",
+}
 
 
 class ReduceLayer(Layer):

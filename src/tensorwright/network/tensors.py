@@ -31,9 +31,16 @@ from tensorwright.ops.index import Gather
 from tensorwright.ops.shape import Concat, Pad, Reshape, Resize, ResizeMode, Slice, Transpose
 
 _MODES: dict[InterpolationMode, ResizeMode] = {
-    InterpolationMode.NEAREST: "nearest", InterpolationMode.LINEAR: "linear", InterpolationMode.CUBIC: "cubic"}
-_ROUNDINGS = {ResizeRoundMode.HALF_UP: "round_prefer_ceil", ResizeRoundMode.HALF_DOWN: "round_prefer_floor",
-              ResizeRoundMode.FLOOR: "floor", ResizeRoundMode.CEIL: "ceil"}
+    InterpolationMode.NEAREST: "nearest",
+    InterpolationMode.LINEAR: "linear",
+    InterpolationMode.CUBIC: "cubic",
+}
+_ROUNDINGS = {
+    ResizeRoundMode.HALF_UP: "round_prefer_ceil",
+    ResizeRoundMode.HALF_DOWN: "round_prefer_floor",
+    ResizeRoundMode.FLOOR: "floor",
+    ResizeRoundMode.CEIL: "ceil",
+}
 
 
 def _any_dims(layer: Layer, value: Sequence[Dim] | None) -> tuple[Dim, ...] | None:
@@ -172,8 +179,15 @@ class ResizeLayer(Layer):
     def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         sizes, scales = self._target(x.type.static_shape)
-        op = Resize(_MODES[self.resize_mode], sizes, scales, self._coordinates(), _ROUNDINGS[self.nearest_rounding],
-                    self.cubic_coeff, self.exclude_outside)
+        op = Resize(
+            _MODES[self.resize_mode],
+            sizes,
+            scales,
+            self._coordinates(),
+            _ROUNDINGS[self.nearest_rounding],
+            self.cubic_coeff,
+            self.exclude_outside,
+        )
         return b.add(op, x)
 
     def _target(self, shape: Ints) -> tuple[Ints, tuple[float, ...]]:

@@ -226,8 +226,13 @@ class PoolingLayer(WindowLayer):
     def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         pads = window_pads(self, x, self.window_size_nd, round_up=False)
-        common = (self.window_size_nd, self.stride_nd, pads, (1,) * len(self.window_size_nd),
-                  self.padding_mode is PaddingMode.EXPLICIT_ROUND_UP)
+        common = (
+            self.window_size_nd,
+            self.stride_nd,
+            pads,
+            (1,) * len(self.window_size_nd),
+            self.padding_mode is PaddingMode.EXPLICIT_ROUND_UP,
+        )
         largest, average = (
             MaxPool(*common),
             AveragePool(*common, count_include_pad=not self.average_count_excludes_padding),

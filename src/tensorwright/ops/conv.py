@@ -74,7 +74,7 @@ def _unfolded(conv: Convolution, x: Array, w: Array, spatial: Ints) -> Array:
     for image in range(n):
         for begin in range(0, spatial[0], rows):
             end = min(begin + rows, spatial[0])
-            part = x[image, :, begin * conv.strides[0]:]
+            part = x[image, :, begin * conv.strides[0] :]
             outputs = (end - begin, *spatial[1:])
             columns = np.empty((c, *kernel, *outputs), x.dtype)
             for tap, view in taps(part, kernel, conv.strides, conv.dilations, outputs):
@@ -108,9 +108,12 @@ class Deconvolution(Op):
         extra = self.output_padding or (0,) * len(kernel)
         if len(extra) != len(kernel) or any(e < 0 for e in extra):
             raise ValueError(f"deconvolution needs {len(kernel)} non-negative output paddings, not {extra}")
-        spatial = [(size - 1) * s + extent + e - self.pads[i] - self.pads[len(kernel) + i]
-                   for i, (size, s, extent, e) in enumerate(zip(x.shape[2:], self.strides,
-                                                                extents(kernel, self.dilations), extra, strict=True))]
+        spatial = [
+            (size - 1) * s + extent + e - self.pads[i] - self.pads[len(kernel) + i]
+            for i, (size, s, extent, e) in enumerate(
+                zip(x.shape[2:], self.strides, extents(kernel, self.dilations), extra, strict=True)
+            )
+        ]
         if any(isinstance(d, int) and d < 0 for d in spatial):
             raise ValueError(f"deconvolution of {x} by {w} with pads {self.pads} has a negative size {spatial}")
         return (TensorType(x.dtype, (x.shape[0], channels[0], *spatial)),)
@@ -123,8 +126,12 @@ class Deconvolution(Op):
         extra = self.output_padding or (0,) * rank
         x, w = widen(x), widen(w)
         matrix = w.reshape(g, w.shape[0] // g, -1).swapaxes(1, 2)
-        full = [(size - 1) * s + extent + e for size, s, extent, e in
-                zip(x.shape[2:], self.strides, extents(kernel, self.dilations), extra, strict=True)]
+        full = [
+            (size - 1) * s + extent + e
+            for size, s, extent, e in zip(
+                x.shape[2:], self.strides, extents(kernel, self.dilations), extra, strict=True
+            )
+        ]
         y = np.zeros((n, k, *(max(f, 0) for f in full)), x.dtype)
         with np.errstate(all="ignore"):
             for image in range(n):
@@ -139,8 +146,17 @@ class Deconvolution(Op):
         return (np.ascontiguousarray(y.astype(dtype, copy=False)),)
 
 
-def _check(op: Op, x: TensorType, w: TensorType, bias: TensorType | None, channels: list[Dim], groups: int,
-           strides: Ints, pads: Ints, dilations: Ints) -> None:
+def _check(
+    op: Op,
+    x: TensorType,
+    w: TensorType,
+    bias: TensorType | None,
+    channels: list[Dim],
+    groups: int,
+    strides: Ints,
+    pads: Ints,
+    dilations: Ints,
+) -> None:
     """What both directions require of their types."""
     float_dtype(op, (x, w, bias))
     if x.rank < 3 or w.rank != x.rank or not w.is_static:

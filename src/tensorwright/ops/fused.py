@@ -52,8 +52,10 @@ class Fused(Op):
 
     def infer(self, *inputs: TensorType | None) -> tuple[TensorType, ...]:
         if not 0 <= self.anchor_inputs <= len(inputs) or (self.anchor is None and not self.body):
-            raise ValueError(f"a region of {len(self.body)} instructions and {self.anchor_inputs} anchor inputs does "
-                             f"not fit {len(inputs)} inputs")
+            raise ValueError(
+                f"a region of {len(self.body)} instructions and {self.anchor_inputs} anchor inputs does "
+                f"not fit {len(inputs)} inputs"
+            )
         values: list[TensorType | None] = list(inputs)
         if self.anchor is not None:
             values.append(self.anchor.infer(*inputs[: self.anchor_inputs])[0])

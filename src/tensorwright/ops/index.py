@@ -24,7 +24,7 @@ class Gather(Op):
         check_axis(self, self.axis, data.rank)
         if indices.dtype not in (DType.i32, DType.i64):
             raise ValueError(f"gather needs i32 or i64 indices, not {indices.dtype}")
-        return (data.with_shape((*data.shape[:self.axis], *indices.shape, *data.shape[self.axis + 1:])),)
+        return (data.with_shape((*data.shape[: self.axis], *indices.shape, *data.shape[self.axis + 1 :])),)
 
     def reference(self, *inputs: Array | None) -> tuple[Array, ...]:
         data, indices = required(self, inputs, 2)

@@ -104,10 +104,10 @@ class Lrn(Op):
         wide = widen(x)
         with np.errstate(all="ignore"):
             square = np.zeros((x.shape[0], x.shape[1] + self.size - 1, *x.shape[2:]), wide.dtype)
-            square[:, below:below + x.shape[1]] = wide * wide
+            square[:, below : below + x.shape[1]] = wide * wide
             total = np.zeros_like(wide)
             for offset in range(self.size):
-                total += square[:, offset:offset + x.shape[1]]
+                total += square[:, offset : offset + x.shape[1]]
             y = wide / np.power(self.bias + self.alpha / self.size * total, self.beta)
         return (y.astype(x.dtype, copy=False),)
 

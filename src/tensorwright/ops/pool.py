@@ -82,7 +82,7 @@ class AveragePool(Pool):
             return (mean.astype(x.dtype),)
 
     def _window_sums(self, x: Array, outputs: Ints, pads: Ints) -> Array:
-        total = np.zeros((*x.shape[:-len(outputs)], *outputs), x.dtype)
+        total = np.zeros((*x.shape[: -len(outputs)], *outputs), x.dtype)
         source = self.padded(x, outputs, pads, 0.0)
         for _, view in taps(source, self.kernel, self.strides, self.dilations, outputs):
             total += view

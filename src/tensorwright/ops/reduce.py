@@ -65,8 +65,11 @@ def _prod(x: Array, axes: tuple[int, ...], keepdims: bool) -> Any:
 
 
 def _mean(x: Array, axes: tuple[int, ...], keepdims: bool) -> Any:
-    return np.trunc(np.mean(x, axes, np.float64, keepdims=keepdims)) if x.dtype.kind in "iu" else \
-        np.mean(x, axes, np.float64, keepdims=keepdims)
+    return (
+        np.trunc(np.mean(x, axes, np.float64, keepdims=keepdims))
+        if x.dtype.kind in "iu"
+        else np.mean(x, axes, np.float64, keepdims=keepdims)
+    )
 
 
 def _max(x: Array, axes: tuple[int, ...], keepdims: bool) -> Any:
@@ -87,7 +90,12 @@ def limit(dtype: np.dtype[Any], lowest: bool) -> Any:
 
 
 _REDUCERS: dict[str, Callable[[Array, tuple[int, ...], bool], Any]] = {
-    "sum": _sum, "mean": _mean, "max": _max, "min": _min, "prod": _prod}
+    "sum": _sum,
+    "mean": _mean,
+    "max": _max,
+    "min": _min,
+    "prod": _prod,
+}
 
 
 @op("softmax")

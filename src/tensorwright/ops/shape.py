@@ -127,7 +127,7 @@ class Pad(Op):
         (x,) = required(self, inputs, 1)
         if len(self.pads) != 2 * x.rank or self.mode not in ("constant", "reflect", "edge", "wrap"):
             raise ValueError(f"pad {self.mode} by {self.pads} does not fit {x}")
-        begins, ends = self.pads[:x.rank], self.pads[x.rank:]
+        begins, ends = self.pads[: x.rank], self.pads[x.rank :]
         shape: list[Dim] = []
         for i, (dim, b, e) in enumerate(zip(x.shape, begins, ends, strict=True)):
             shape.append(dim + b + e)
@@ -138,7 +138,7 @@ class Pad(Op):
 
     def reference(self, *inputs: Array | None) -> tuple[Array, ...]:
         (x,) = required(self, inputs, 1)
-        begins, ends = self.pads[:x.ndim], self.pads[x.ndim:]
+        begins, ends = self.pads[: x.ndim], self.pads[x.ndim :]
         kept = x[tuple(slice(max(-b, 0), d - max(-e, 0)) for d, b, e in zip(x.shape, begins, ends, strict=True))]
         widths = [(max(b, 0), max(e, 0)) for b, e in zip(begins, ends, strict=True)]
         if self.mode == "constant":
@@ -196,7 +196,7 @@ class ShapeOf(Op):
 
     def reference(self, *inputs: Array | None) -> tuple[Array, ...]:
         (x,) = required(self, inputs, 1)
-        return (np.array(x.shape[self.start:self.end], np.int64),)
+        return (np.array(x.shape[self.start : self.end], np.int64),)
 
 
 @op("resize", compare=SUMMED)
@@ -243,8 +243,10 @@ class Resize(Op):
                 y = np.take(y, indices[:, 0], axis)
                 continue
             column = [-1 if i == axis else 1 for i in range(x.ndim)]
-            parts = (np.take(y, indices[:, t], axis) * weights[:, t].astype(y.dtype).reshape(column)
-                     for t in range(indices.shape[1]))
+            parts = (
+                np.take(y, indices[:, t], axis) * weights[:, t].astype(y.dtype).reshape(column)
+                for t in range(indices.shape[1])
+            )
             with np.errstate(all="ignore"):
                 y = sum(parts, np.zeros((), y.dtype))
         return (y.astype(x.dtype, copy=False),)
@@ -306,11 +308,18 @@ def _asymmetric(i: Array, scale: float, size: int, out: int) -> Array:
 
 
 _COORDINATES: dict[str, Callable[[Array, float, int, int], Array]] = {
-    "half_pixel": _half_pixel, "half_pixel_symmetric": _symmetric, "pytorch_half_pixel": _pytorch_half_pixel,
-    "align_corners": _align_corners, "asymmetric": _asymmetric}
+    "half_pixel": _half_pixel,
+    "half_pixel_symmetric": _symmetric,
+    "pytorch_half_pixel": _pytorch_half_pixel,
+    "align_corners": _align_corners,
+    "asymmetric": _asymmetric,
+}
 _ROUNDINGS: dict[str, Callable[[Array], Array]] = {
-    "floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda p: np.ceil(p - 0.5),
-    "round_prefer_ceil": lambda p: np.floor(p + 0.5)}
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round_prefer_floor": lambda p: np.ceil(p - 0.5),
+    "round_prefer_ceil": lambda p: np.floor(p + 0.5),
+}
 
 
 def _triangle(distance: Array, coeff: float) -> Array:

@@ -31,8 +31,15 @@ def check_window(op: Op, rank: int, positive: dict[str, Ints], pads: Ints) -> No
         raise ValueError(f"{op.kind} needs {2 * rank} non-negative pads, not {pads}")
 
 
-def output_dims(op: Op, spatial: Sequence[Dim], kernel: Sequence[int], strides: Ints, pads: Ints, dilations: Ints,
-                ceil_mode: bool = False) -> tuple[Dim, ...]:
+def output_dims(
+    op: Op,
+    spatial: Sequence[Dim],
+    kernel: Sequence[int],
+    strides: Ints,
+    pads: Ints,
+    dilations: Ints,
+    ceil_mode: bool = False,
+) -> tuple[Dim, ...]:
     """The number of windows along each spatial dim, as ONNX defines it.
 
     With `ceil_mode` a last partial window counts, unless it would begin in the padding after the input.
@@ -43,23 +50,28 @@ def output_dims(op: Op, spatial: Sequence[Dim], kernel: Sequence[int], strides: 
     for i, (size, extent) in enumerate(zip(spatial, extents(kernel, dilations), strict=True)):
         room = size + pads[i] + pads[rank + i] - extent
         if isinstance(room, int) and room < 0:
-            raise ValueError(f"{op.kind} has a window of {extent} in dim {i}, wider than the input of {size} "
-                             f"with pads {pads[i]} and {pads[rank + i]}")
+            raise ValueError(
+                f"{op.kind} has a window of {extent} in dim {i}, wider than the input of {size} "
+                f"with pads {pads[i]} and {pads[rank + i]}"
+            )
         count = (room + (strides[i] - 1 if ceil_mode else 0)) // strides[i] + 1
         result.append(minimum(count, (size + pads[i] - 1) // strides[i] + 1) if ceil_mode else count)
     return tuple(result)
 
 
-def taps(x: Array, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int],
-         outputs: Sequence[int]) -> Iterator[tuple[Ints, Array]]:
+def taps(
+    x: Array, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], outputs: Sequence[int]
+) -> Iterator[tuple[Ints, Array]]:
     """For each tap its index and the view of `x` (already padded) that all windows read there.
 
     The trailing dims of `x` are spatial; the view has `outputs` in their place and may be written to.
     """
     whole = [slice(None)] * (x.ndim - len(kernel))
     for tap in itertools.product(*map(range, kernel)):
-        steps = [slice(t * d, t * d + (n - 1) * s + 1, s) if n else slice(0, 0)
-                 for t, d, n, s in zip(tap, dilations, outputs, strides, strict=True)]
+        steps = [
+            slice(t * d, t * d + (n - 1) * s + 1, s) if n else slice(0, 0)
+            for t, d, n, s in zip(tap, dilations, outputs, strides, strict=True)
+        ]
         yield tap, x[(*whole, *steps)]
 
 

@@ -88,8 +88,9 @@ class Rewrite:
         self._constants[value] = array
         return value
 
-    def add(self, op: Op, *inputs: Value | None, name: str = "", heir_of: Node | None = None,
-            origin: Sequence[str] = ()) -> Value:
+    def add(
+        self, op: Op, *inputs: Value | None, name: str = "", heir_of: Node | None = None, origin: Sequence[str] = ()
+    ) -> Value:
         """A new node with one output of its own. It has the name of the removed node `heir_of`, if any, else `name`.
 
         Empty `origin` means that of all nodes the edit removes.
@@ -101,8 +102,9 @@ class Rewrite:
         self._nodes.append(Node(node_name, op, inputs, (value,), tuple(dict.fromkeys(origin))))
         return value
 
-    def finish(self, op: Op, *inputs: Value | None, result: Value | None = None, name: str = "",
-               origin: Sequence[str] = ()) -> Value:
+    def finish(
+        self, op: Op, *inputs: Value | None, result: Value | None = None, name: str = "", origin: Sequence[str] = ()
+    ) -> Value:
         """A new node that takes over the value `result` (default: the output of `like`) and the name of `like`.
 
         The node that made `result` must be among the removed ones, so that its readers need no change.

@@ -41,8 +41,10 @@ def batch_norm_into_mul_add(graph: Graph, node: Node) -> Edit | None:
         return None
     new = Rewrite(graph, node)
     rank, dtype = x.type.rank, x.type.dtype.numpy
-    scale, shift = (new.constant(per_channel(v, rank).astype(dtype), f"{node.name}/{what}")
-                    for v, what in zip(affine, ("scale", "shift"), strict=True))
+    scale, shift = (
+        new.constant(per_channel(v, rank).astype(dtype), f"{node.name}/{what}")
+        for v, what in zip(affine, ("scale", "shift"), strict=True)
+    )
     new.finish(Add(), new.add(Mul(), x, scale, name=f"{node.name}/mul"), shift)
     return new.edit(node, because="its statistics are constant")
 
@@ -174,5 +176,11 @@ def _scaled(anchor: Node, weights: Array, scale: Array) -> Array:
     return wide.astype(weights.dtype)
 
 
-RULES = (batch_norm_into_conv, batch_norm_into_mul_add, batch_norm_into_arithmetic, scale_into_weights, shift_into_bias,
-         scale_before_shift)
+RULES = (
+    batch_norm_into_conv,
+    batch_norm_into_mul_add,
+    batch_norm_into_arithmetic,
+    scale_into_weights,
+    shift_into_bias,
+    scale_before_shift,
+)

@@ -31,11 +31,18 @@ def constants_into_constant(graph: Graph, node: Node) -> Edit | None:
         with np.errstate(all="ignore"):
             arrays = node.op.reference(*(graph.constant(v) for v in node.inputs))
     except (IndexError, ValueError) as error:
-        raise ModelError("a constant expression cannot be computed", where=f"node {node.name} ({node.op.kind})",
-                         why=str(error), do="correct the constant in the model", code="M110") from error
+        raise ModelError(
+            "a constant expression cannot be computed",
+            where=f"node {node.name} ({node.op.kind})",
+            why=str(error),
+            do="correct the constant in the model",
+            code="M110",
+        ) from error
     new = Rewrite(graph, node)
-    replace = {old: new.constant(np.asarray(array, order="C"), old.name)
-               for old, array in zip(node.outputs, arrays, strict=True)}
+    replace = {
+        old: new.constant(np.asarray(array, order="C"), old.name)
+        for old, array in zip(node.outputs, arrays, strict=True)
+    }
     return new.edit(node, because="all its inputs are constant", replace=replace)
 
 
@@ -43,12 +50,15 @@ def constants_into_constant(graph: Graph, node: Node) -> Edit | None:
 def shape_into_constant(graph: Graph, node: Node) -> Edit | None:
     """Known dims of a value are a constant."""
     (x,) = operands(node)
-    if not isinstance(node.op, ShapeOf) or not x.type.with_shape(x.type.shape[node.op.start:node.op.end]).is_static:
+    if not isinstance(node.op, ShapeOf) or not x.type.with_shape(x.type.shape[node.op.start : node.op.end]).is_static:
         return None
-    shape = np.asarray(x.type.shape[node.op.start:node.op.end], np.int64)
+    shape = np.asarray(x.type.shape[node.op.start : node.op.end], np.int64)
     new = Rewrite(graph, node)
-    return new.edit(node, because=f"the dims are known: {shape.tolist()}",
-                    replace={node.output: new.constant(shape, node.output.name)})
+    return new.edit(
+        node,
+        because=f"the dims are known: {shape.tolist()}",
+        replace={node.output: new.constant(shape, node.output.name)},
+    )
 
 
 RULES = (shape_into_constant, constants_into_constant)

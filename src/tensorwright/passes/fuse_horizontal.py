@@ -113,7 +113,7 @@ def _follow(graph: Graph, branch: _Branch) -> bool:
 
 def _is_pointwise_reader(node: Node, value: Value) -> bool:
     """Whether `node` does pointwise work on `value` that keeps its shape, also inside a region made earlier."""
-    in_body = isinstance(node.op, Fused) and value in node.inputs[node.op.anchor_inputs:]
+    in_body = isinstance(node.op, Fused) and value in node.inputs[node.op.anchor_inputs :]
     return (in_body or is_pointwise(node)) and node.output.type == value.type
 
 

@@ -38,8 +38,13 @@ def pointwise_into_epilogue(graph: Graph) -> Iterator[Edit]:
         while more := _next_exit(graph, anchor, epilogue, position):
             epilogue += more
         if epilogue:
-            yield fuse(graph, anchor, epilogue, f"done on the results of {anchor.op.kind} before they are stored: "
-                       + ", ".join(node.op.kind for node in epilogue))
+            yield fuse(
+                graph,
+                anchor,
+                epilogue,
+                f"done on the results of {anchor.op.kind} before they are stored: "
+                + ", ".join(node.op.kind for node in epilogue),
+            )
 
 
 def _is_anchor(node: Node) -> bool:

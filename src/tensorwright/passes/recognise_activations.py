@@ -86,8 +86,12 @@ def clip_product_into_hard_swish(graph: Graph, node: Node) -> Edit | None:
             shift = made_by(graph, inner.inputs[0], Add)
             pair = with_constant(graph, shift) if shift else None
             x = pair[0] if pair else None
-            fits = (inner.op == Clip(0.0, 6.0) and pair is not None and scalar(graph, pair[1]) == 3.0
-                    and is_close(whole.number, 1 / 6))
+            fits = (
+                inner.op == Clip(0.0, 6.0)
+                and pair is not None
+                and scalar(graph, pair[1]) == 3.0
+                and is_close(whole.number, 1 / 6)
+            )
         if fits and x is not None and whole.without(gate) == [x]:
             inside = [n for n in (shift, inner) if n is not None] + whole.nodes
             return _activation(graph, node, inside, x, HardSwish(), "x * min(max(x/6 + 1/2, 0), 1) is HardSwish")
@@ -177,5 +181,10 @@ def _activation(graph: Graph, root: Node, inside: list[Node], x: Value, op: Unar
     return new.edit(*inside, because=because)
 
 
-RULES = (sigmoid_product_into_silu, softplus_product_into_mish, clip_product_into_hard_swish, erf_product_into_gelu,
-         tanh_product_into_gelu)
+RULES = (
+    sigmoid_product_into_silu,
+    softplus_product_into_mish,
+    clip_product_into_hard_swish,
+    erf_product_into_gelu,
+    tanh_product_into_gelu,
+)

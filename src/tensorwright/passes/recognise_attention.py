@@ -90,8 +90,9 @@ def _unscaled(graph: Graph, value: Value) -> tuple[Value, float, tuple[Node, ...
         value = pair[0]
 
 
-def _keys(graph: Graph, new: Rewrite, transposed: Value,
-          kept: Sequence[Value | None]) -> tuple[Value, tuple[Node, ...]]:
+def _keys(
+    graph: Graph, new: Rewrite, transposed: Value, kept: Sequence[Value | None]
+) -> tuple[Value, tuple[Node, ...]]:
     """The keys [.., N, D] for the operand [.., D, N], and a transposition that becomes superfluous.
 
     It does not when another operand of the attention, one of `kept`, is the same value.

@@ -61,8 +61,11 @@ def affine_into_layer_norm(graph: Graph, node: Node) -> Edit | None:
     else:
         beta = c if beta is None else beta + c
     new = Rewrite(graph, norm)
-    parameters = [new.constant(np.ascontiguousarray(p), f"{norm.name}/{what}")
-                  for p, what in ((gamma, "scale"), (beta, "bias")) if p is not None]
+    parameters = [
+        new.constant(np.ascontiguousarray(p), f"{norm.name}/{what}")
+        for p, what in ((gamma, "scale"), (beta, "bias"))
+        if p is not None
+    ]
     new.finish(norm.op, x, *parameters, result=node.output)
     what = "factor" if isinstance(node.op, Mul) else "addend"
     return new.edit(norm, node, because=f"the {what} is constant over the rows")

@@ -86,6 +86,10 @@ def fuse(graph: Graph, anchor: Node | None, nodes: Sequence[Node], because: str)
     like = anchor if anchor is not None else nodes[-1]
     new = Rewrite(graph, like)
     parts = ([anchor] if anchor is not None else []) + list(nodes)
-    new.finish(Fused(anchor.op if anchor is not None else None, first, tuple(body)), *inputs, result=nodes[-1].output,
-               origin=union_origins(parts))
+    new.finish(
+        Fused(anchor.op if anchor is not None else None, first, tuple(body)),
+        *inputs,
+        result=nodes[-1].output,
+        origin=union_origins(parts),
+    )
     return new.edit(*parts, because=because)

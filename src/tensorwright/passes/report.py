@@ -21,8 +21,13 @@ class EditRecord:
 
     def as_dict(self) -> dict[str, object]:
         """The record for `--json` output."""
-        return {"pass": self.pass_name, "rule": self.rule, "nodes": list(self.nodes), "result": list(self.result),
-                "reason": self.reason}
+        return {
+            "pass": self.pass_name,
+            "rule": self.rule,
+            "nodes": list(self.nodes),
+            "result": list(self.result),
+            "reason": self.reason,
+        }
 
     def __str__(self) -> str:
         result = f" -> {_names(self.result)}" if self.result else ""
@@ -41,8 +46,13 @@ class StageReport:
 
     def as_dict(self) -> dict[str, object]:
         """The stage for `--json` output."""
-        return {"stage": self.name, "purpose": self.purpose, "nodes_before": self.nodes_before,
-                "nodes_after": self.nodes_after, "edits": [edit.as_dict() for edit in self.edits]}
+        return {
+            "stage": self.name,
+            "purpose": self.purpose,
+            "nodes_before": self.nodes_before,
+            "nodes_after": self.nodes_after,
+            "edits": [edit.as_dict() for edit in self.edits],
+        }
 
 
 @dataclass(slots=True)
@@ -65,14 +75,20 @@ class Report:
 
     def as_dict(self) -> dict[str, object]:
         """The report for `--json` output and for plans; the same input gives the same dict."""
-        return {"nodes_before": self.nodes_before, "nodes_after": self.nodes_after, "stopped": self.stopped,
-                "stages": [stage.as_dict() for stage in self.stages]}
+        return {
+            "nodes_before": self.nodes_before,
+            "nodes_after": self.nodes_after,
+            "stopped": self.stopped,
+            "stages": [stage.as_dict() for stage in self.stages],
+        }
 
 
 def report_text(report: Report, *, limit: int | None = None) -> str:
     """The pipeline as a list for people: every stage, and under it the edits (at most `limit` a rule) with reasons."""
-    lines = [f"{report.nodes_before} nodes -> {report.nodes_after} nodes, {_count(len(report.edits), 'edit')}"
-             + (" (stopped early by the edit limit)" if report.stopped else "")]
+    lines = [
+        f"{report.nodes_before} nodes -> {report.nodes_after} nodes, {_count(len(report.edits), 'edit')}"
+        + (" (stopped early by the edit limit)" if report.stopped else "")
+    ]
     for number, stage in enumerate(report.stages, 1):
         done = f"{_count(len(stage.edits), 'edit')}, {stage.nodes_before} -> {stage.nodes_after} nodes"
         lines.append(f"{number:2}. {stage.name:<28} {stage.purpose}: {done if stage.edits else 'nothing to do'}")

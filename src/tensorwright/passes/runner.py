@@ -17,8 +17,9 @@ from tensorwright.passes.report import EditRecord, Report, StageReport
 _LOOP_SLACK = 100  # firings on one origin set beyond the number of nodes that a terminating rule may need
 
 
-def run_stages(graph: Graph, stages: Sequence[Stage], *, stop_after_edits: int | None = None,
-               check: str | None = None) -> Report:
+def run_stages(
+    graph: Graph, stages: Sequence[Stage], *, stop_after_edits: int | None = None, check: str | None = None
+) -> Report:
     """Run the stages on a copy of `graph`. Deterministic: the same graph gives the same report.
 
     After `stop_after_edits` edits only the stages that lowering requires still run. `check` is off, edit or stage
@@ -54,9 +55,11 @@ class _Runner:
             key = (name, union_origins(edit.remove))
             fired[key] += 1
             if fired[key] > limit:
-                raise InternalError(f"rule {name} of stage {stage.name} does not come to an end",
-                                    where=", ".join(key[1])[:200],
-                                    why=f"it fired {fired[key]} times on the same nodes; last reason: {edit.because}")
+                raise InternalError(
+                    f"rule {name} of stage {stage.name} does not come to an end",
+                    where=", ".join(key[1])[:200],
+                    why=f"it fired {fired[key]} times on the same nodes; last reason: {edit.because}",
+                )
             self._apply(stage, name, edit)
             removed, added = (tuple(node.name for node in nodes) for nodes in (edit.remove, edit.add))
             record.edits.append(EditRecord(stage.name, name, removed, added, edit.because))
@@ -74,20 +77,27 @@ class _Runner:
             try:
                 verify(self.graph)
             except InternalError as error:
-                raise InternalError(f"rule {name} of stage {stage.name} broke the graph: {error.what}",
-                                    where=error.where, why=(*error.why, edit.because)) from error
+                raise InternalError(
+                    f"rule {name} of stage {stage.name} broke the graph: {error.what}",
+                    where=error.where,
+                    why=(*error.why, edit.because),
+                ) from error
 
     def _check_types(self, stage: Stage, name: str, edit: Edit) -> None:
         for node in edit.add:
             try:
                 types = node.op.infer(*(v.type if v is not None else None for v in node.inputs))
             except ValueError as error:
-                raise InternalError(f"rule {name} of stage {stage.name} made an ill-typed node", where=repr(node),
-                                    why=str(error)) from error
+                raise InternalError(
+                    f"rule {name} of stage {stage.name} made an ill-typed node", where=repr(node), why=str(error)
+                ) from error
             if types != tuple(v.type for v in node.outputs):
                 listed = ", ".join(map(str, types))
-                raise InternalError(f"rule {name} of stage {stage.name} made a node of the wrong type",
-                                    where=repr(node), why=f"it infers {listed}; its outputs are {node.outputs}")
+                raise InternalError(
+                    f"rule {name} of stage {stage.name} made a node of the wrong type",
+                    where=repr(node),
+                    why=f"it infers {listed}; its outputs are {node.outputs}",
+                )
 
     def _proposals(self, stage: Stage) -> Iterator[tuple[str, Edit]]:
         """Edits of the stage, each to be applied before the next is asked for."""

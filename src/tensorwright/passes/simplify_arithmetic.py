@@ -189,6 +189,17 @@ def expand_into_broadcast(graph: Graph, node: Node) -> Edit | None:
     return None
 
 
-RULES = (constant_into_second_place, neutral_operand_into_nothing, division_into_multiplication,
-         small_power_into_multiplication, two_constants_into_one, twice_into_once, double_negation_into_nothing,
-         cast_into_nothing, reduction_into_nothing, bound_into_clip, clip_into_simpler, expand_into_broadcast)
+RULES = (
+    constant_into_second_place,
+    neutral_operand_into_nothing,
+    division_into_multiplication,
+    small_power_into_multiplication,
+    two_constants_into_one,
+    twice_into_once,
+    double_negation_into_nothing,
+    cast_into_nothing,
+    reduction_into_nothing,
+    bound_into_clip,
+    clip_into_simpler,
+    expand_into_broadcast,
+)

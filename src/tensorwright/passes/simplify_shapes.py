@@ -72,7 +72,7 @@ def slice_pair_into_one(graph: Graph, node: Node) -> Edit | None:
     merged = dict(first)
     for axis, outer in second.items():
         whole = first.get(axis, range(1 << 62))
-        merged[axis] = whole[outer.start:outer.stop:outer.step]
+        merged[axis] = whole[outer.start : outer.stop : outer.step]
     new = Rewrite(graph, node)
     new.finish(_slice(merged), inner.inputs[0], origin=node.origin + inner.origin)
     return new.edit(node, because="a slice of a slice is one slice")
@@ -116,7 +116,7 @@ def concat_pair_into_one(graph: Graph, node: Node) -> Edit | None:
         if inner is None or inner.op != node.op or graph.only_user(part) is None or node.inputs.count(part) > 1:
             continue
         new = Rewrite(graph, node)
-        new.finish(node.op, *node.inputs[:position], *inner.inputs, *node.inputs[position + 1:])
+        new.finish(node.op, *node.inputs[:position], *inner.inputs, *node.inputs[position + 1 :])
         return new.edit(inner, node, because="a concatenation within a concatenation along the same axis")
     return None
 
@@ -230,11 +230,27 @@ def _slice(ranges: dict[int, range]) -> Slice:
     """The slice that takes these ranges; empty ones as start == end."""
     axes = tuple(sorted(ranges))
     picked = [ranges[axis] for axis in axes]
-    return Slice(tuple(r.start for r in picked), tuple(r[-1] + 1 if len(r) else r.start for r in picked), axes,
-                 tuple(r.step for r in picked))
+    return Slice(
+        tuple(r.start for r in picked),
+        tuple(r[-1] + 1 if len(r) else r.start for r in picked),
+        axes,
+        tuple(r.step for r in picked),
+    )
 
 
-RULES = (same_shape_into_nothing, reshape_pair_into_one, transpose_into_nothing, transpose_pair_into_one,
-         slice_into_nothing, slice_pair_into_one, slice_of_concat_into_part, concat_of_one_into_nothing,
-         concat_pair_into_one, adjacent_slices_into_one, pad_into_nothing, zero_pad_into_conv, tile_into_nothing,
-         gather_of_run_into_slice)
+RULES = (
+    same_shape_into_nothing,
+    reshape_pair_into_one,
+    transpose_into_nothing,
+    transpose_pair_into_one,
+    slice_into_nothing,
+    slice_pair_into_one,
+    slice_of_concat_into_part,
+    concat_of_one_into_nothing,
+    concat_pair_into_one,
+    adjacent_slices_into_one,
+    pad_into_nothing,
+    zero_pad_into_conv,
+    tile_into_nothing,
+    gather_of_run_into_slice,
+)

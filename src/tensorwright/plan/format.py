@@ -89,14 +89,23 @@ def _head_digest(preamble: bytes, table: Bytes) -> bytes:
 def parse_preamble(head: bytes, where: str) -> Preamble:
     """Read the first bytes. Raises PlanError P101 (not a plan), P102 (newer version) or P103 (truncated)."""
     if not head.startswith(MAGIC) and (not head or not MAGIC.startswith(head)):
-        raise PlanError("this is not a Tensorwright plan", where=where, why=f"the file starts with {head[:8]!r}",
-                        do="give the file that `tensorwright build` or `engine.save` wrote", code="P101")
+        raise PlanError(
+            "this is not a Tensorwright plan",
+            where=where,
+            why=f"the file starts with {head[:8]!r}",
+            do="give the file that `tensorwright build` or `engine.save` wrote",
+            code="P101",
+        )
     if len(head) < PREAMBLE_BYTES:
         raise truncated(where, PREAMBLE_BYTES, len(head))
     _, major, minor, table_bytes, file_bytes, reserved, digest = _PREAMBLE.unpack(head)
     if major > MAJOR:
-        raise PlanError(f"the plan has format {major}.{minor}; this version of Tensorwright reads up to {MAJOR}.x",
-                        where=where, do="update Tensorwright, or build the plan again with this version", code="P102")
+        raise PlanError(
+            f"the plan has format {major}.{minor}; this version of Tensorwright reads up to {MAJOR}.x",
+            where=where,
+            do="update Tensorwright, or build the plan again with this version",
+            code="P102",
+        )
     if major == 0 or reserved or not 0 < table_bytes <= _MAX_TABLE_BYTES:
         raise damaged("preamble", where)
     return Preamble(minor, table_bytes, file_bytes, digest)
@@ -110,8 +119,11 @@ def parse_table(head: bytes, table: bytes, preamble: Preamble, where: str) -> li
     for row in from_json(table, "section table", where):
         match row:
             case [str(name), int(offset), int(size), str(check)] if (
-                    _NAME.fullmatch(name) and size >= 0 and end <= offset <= preamble.file_bytes - size
-                    and offset % SMALL_ALIGNMENT == 0):
+                _NAME.fullmatch(name)
+                and size >= 0
+                and end <= offset <= preamble.file_bytes - size
+                and offset % SMALL_ALIGNMENT == 0
+            ):
                 sections.append(Section(name, offset, size, check))
                 end = offset + size
             case _:
@@ -129,20 +141,31 @@ def verify(section: Section, data: Bytes, where: str) -> None:
 
 def damaged(what: str, where: str, why: str = "its checksum does not match its bytes") -> PlanError:
     """The error for bytes that are not as written."""
-    return PlanError(f"the plan is damaged: {what}", where=where, why=why, do="copy or build the plan again",
-                     code="P104")
+    return PlanError(
+        f"the plan is damaged: {what}", where=where, why=why, do="copy or build the plan again", code="P104"
+    )
 
 
 def truncated(where: str, expected: int, size: int) -> PlanError:
     """The error for a file that ends early."""
-    return PlanError("the plan is truncated", where=where, why=f"{size} bytes are there; {expected} were written",
-                     do="copy or build the plan again", code="P103")
+    return PlanError(
+        "the plan is truncated",
+        where=where,
+        why=f"{size} bytes are there; {expected} were written",
+        do="copy or build the plan again",
+        code="P103",
+    )
 
 
 def malformed(what: str, where: str, why: str) -> PlanError:
     """The error for a section whose bytes are intact but whose content is not as documented."""
-    return PlanError(f"the plan's {what} is not as the format says", where=where, why=why,
-                     do="build the plan again with this version of Tensorwright", code="P106")
+    return PlanError(
+        f"the plan's {what} is not as the format says",
+        where=where,
+        why=why,
+        do="build the plan again with this version of Tensorwright",
+        code="P106",
+    )
 
 
 def to_json(value: object) -> bytes:

@@ -104,17 +104,31 @@ def read_plan(source: str | os.PathLike[str] | Bytes) -> Plan:
 def _sections(plan: Plan) -> list[tuple[str, Bytes]]:
     blob, index = _store_constants(plan)
     sections: list[tuple[str, Bytes]] = [
-        ("meta", to_json({"name": plan.name, "producer": plan.producer, "inputs": _infos(plan.inputs),
-                          "outputs": _infos(plan.outputs), "options": plan.options, "report": plan.report,
-                          "native": {key: native.fingerprint for key, native in plan.native.items()}})),
+        (
+            "meta",
+            to_json(
+                {
+                    "name": plan.name,
+                    "producer": plan.producer,
+                    "inputs": _infos(plan.inputs),
+                    "outputs": _infos(plan.outputs),
+                    "options": plan.options,
+                    "report": plan.report,
+                    "native": {key: native.fingerprint for key, native in plan.native.items()},
+                }
+            ),
+        ),
         ("graph", plan.graph.encode()),
         ("choices", to_json([[c.workload, c.family, c.version, c.config, c.seconds] for c in plan.choices])),
         ("constants.index", to_json(index)),
         ("constants", blob),
     ]
     for key, native in sorted(plan.native.items()):
-        sections += [(f"program:{key}", to_json(native.program)), (f"code:{key}", native.code),
-                     (f"weights:{key}", _raw(native.weights))]
+        sections += [
+            (f"program:{key}", to_json(native.program)),
+            (f"code:{key}", native.code),
+            (f"weights:{key}", _raw(native.weights)),
+        ]
     return sections
 
 
@@ -162,12 +176,15 @@ def _plan(container: Container) -> Plan:
     meta = _fields(container, "meta")
     prints = meta.get("native", dict)
     return Plan(
-        name=meta.get("name", str), producer=meta.get("producer", str),
-        inputs=_read_infos(meta.at("inputs")), outputs=_read_infos(meta.at("outputs")),
+        name=meta.get("name", str),
+        producer=meta.get("producer", str),
+        inputs=_read_infos(meta.at("inputs")),
+        outputs=_read_infos(meta.at("outputs")),
         graph=_text(container, "graph"),
         constants=_Constants(container),
         choices=tuple(Choice(*row) for row in _fields(container, "choices").rows(str, str, int, dict, float)),
-        options=meta.get("options", dict), report=meta.get("report", dict),
+        options=meta.get("options", dict),
+        report=meta.get("report", dict),
         native={key: _native(container, key, meta.at("native").get(key, str)) for key in prints},
     )
 

@@ -59,8 +59,12 @@ def open_container(source: str | os.PathLike[str] | Bytes) -> Container:
             empty = os.fstat(file.fileno()).st_size == 0  # an empty file cannot be mapped
             data = memoryview(b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:
-        raise PlanError(f"the plan cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path),
-                        do="check the path and its permissions", code="P107") from error
+        raise PlanError(
+            f"the plan cannot be read: {getattr(error, 'strerror', None) or error}",
+            where=str(path),
+            do="check the path and its permissions",
+            code="P107",
+        ) from error
     return Container(data, str(path))
 
 

@@ -32,9 +32,13 @@ def write_sections(path: str | os.PathLike[str], sections: Sequence[tuple[str, B
             for chunk in _chunks(sections):
                 file.write(chunk)
     except OSError as error:
-        raise PlanError(f"the plan could not be written: {error.strerror or error}", where=str(path),
-                        why="a file that was there before is unchanged" if path.exists() else (),
-                        do="check free space and permissions of the folder", code="P108") from error
+        raise PlanError(
+            f"the plan could not be written: {error.strerror or error}",
+            where=str(path),
+            why="a file that was there before is unchanged" if path.exists() else (),
+            do="check free space and permissions of the folder",
+            code="P108",
+        ) from error
 
 
 def _chunks(sections: Sequence[tuple[str, Bytes]]) -> Iterator[Bytes]:

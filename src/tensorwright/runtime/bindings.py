@@ -65,18 +65,30 @@ def accept_output(value: Any, binding: Binding, inputs: Iterable[Array]) -> Arra
     """
     fitting = f"pass np.empty({binding.shape}, {str(binding.dtype)!r})"
     if not isinstance(value, np.ndarray):
-        raise InputError(f"the array for output {binding.name!r} is a {type(value).__name__}",
-                         where=f"output {binding.name!r}", do=fitting, code="I104")
+        raise InputError(
+            f"the array for output {binding.name!r} is a {type(value).__name__}",
+            where=f"output {binding.name!r}",
+            do=fitting,
+            code="I104",
+        )
     if value.dtype != binding.dtype:
         raise _wrong_dtype(binding, str(value.dtype), fitting, "output")
     if value.shape != binding.shape:
         raise _wrong_shape(binding, value.shape, "output")
     if value.flags.num & OWNABLE != OWNABLE:
-        raise InputError(f"the array for output {binding.name!r} must be C-contiguous, aligned and writable",
-                         where=f"output {binding.name!r}", do="pass an array that np.empty made", code="I105")
+        raise InputError(
+            f"the array for output {binding.name!r} must be C-contiguous, aligned and writable",
+            where=f"output {binding.name!r}",
+            do="pass an array that np.empty made",
+            code="I105",
+        )
     if any(np.may_share_memory(value, x) for x in inputs):
-        raise InputError(f"the array for output {binding.name!r} overlaps an input or another output",
-                         where=f"output {binding.name!r}", do="pass memory of its own for every output", code="I106")
+        raise InputError(
+            f"the array for output {binding.name!r} overlaps an input or another output",
+            where=f"output {binding.name!r}",
+            do="pass memory of its own for every output",
+            code="I106",
+        )
     return value
 
 
@@ -91,16 +103,23 @@ def check_names(given: Mapping[str, Any], bindings: Sequence[Binding], what: str
     for name in unknown:
         close = difflib.get_close_matches(str(name), names, 1)
         why.append(f"there is no {what} {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-    raise InputError(f"the names given do not fit the engine's {what}s", why=why,
-                     do=f"its {what}s are {', '.join(str(b.info) for b in bindings) or 'none'}", code="I101")
+    raise InputError(
+        f"the names given do not fit the engine's {what}s",
+        why=why,
+        do=f"its {what}s are {', '.join(str(b.info) for b in bindings) or 'none'}",
+        code="I101",
+    )
 
 
 # -- conversions --------------------------------------------------------------------------------------
 def _array_of(value: Any, binding: Binding) -> Array:
     if isinstance(value, bool | int | float | list | tuple):
         return _from_python(value, binding)
-    if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__")
-            or isinstance(value, bytes | bytearray | memoryview)):
+    if not (
+        hasattr(value, "__array__")
+        or hasattr(value, "__array_interface__")
+        or isinstance(value, bytes | bytearray | memoryview)
+    ):
         raise _not_an_array(binding, f"it is a {type(value).__name__}")
     try:
         return np.asarray(value)
@@ -131,17 +150,31 @@ def _kind_fits(kind: str, dtype: DType) -> bool:
 
 # -- errors -------------------------------------------------------------------------------------------
 def _wrong_dtype(binding: Binding, given: str, do: str, what: str = "input") -> InputError:
-    return InputError(f"{what} {binding.name!r} has the wrong element type", where=f"{what} {binding.name!r}",
-                      why=(f"expected {binding.dtype}", f"given    {given}"), do=do, code="I102")
+    return InputError(
+        f"{what} {binding.name!r} has the wrong element type",
+        where=f"{what} {binding.name!r}",
+        why=(f"expected {binding.dtype}", f"given    {given}"),
+        do=do,
+        code="I102",
+    )
 
 
 def _wrong_shape(binding: Binding, given: tuple[int, ...], what: str = "input") -> InputError:
     rank = f" (rank {len(given)} instead of {len(binding.shape)})" if len(given) != len(binding.shape) else ""
-    return InputError(f"{what} {binding.name!r} has the wrong shape{rank}", where=f"{what} {binding.name!r}",
-                      why=(f"expected {list(binding.shape)}", f"given    {list(given)}"),
-                      do="reshape it, or build the engine for this shape with shapes={...}", code="I103")
+    return InputError(
+        f"{what} {binding.name!r} has the wrong shape{rank}",
+        where=f"{what} {binding.name!r}",
+        why=(f"expected {list(binding.shape)}", f"given    {list(given)}"),
+        do="reshape it, or build the engine for this shape with shapes={...}",
+        code="I103",
+    )
 
 
 def _not_an_array(binding: Binding, why: str) -> InputError:
-    return InputError(f"input {binding.name!r} is not an array", where=f"input {binding.name!r}", why=why,
-                      do=f"pass a NumPy array {binding.info}", code="I104")
+    return InputError(
+        f"input {binding.name!r} is not an array",
+        where=f"input {binding.name!r}",
+        why=why,
+        do=f"pass a NumPy array {binding.info}",
+        code="I104",
+    )

@@ -32,7 +32,9 @@ class Context:
     Two threads running one context at the same moment is a mistake and gives InputError I107.
     """
 
-    def __init__(self, program: LoadedProgram | ReferenceProgram, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+    def __init__(
+        self, program: LoadedProgram | ReferenceProgram, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+    ) -> None:
         first = launch.FIRST_TENSOR
         self._program = program
         self._inputs = [Binding(info, first + i) for i, info in enumerate(inputs)]
@@ -75,8 +77,11 @@ class Context:
         """As `run`, with inputs and outputs in declared order."""
         if not self._lock.acquire(blocking=False):
             self._check_open()
-            raise InputError("this context is already running on another thread", code="I107",
-                             do="create one context per thread, or call the engine, which any number of threads may do")
+            raise InputError(
+                "this context is already running on another thread",
+                code="I107",
+                do="create one context per thread, or call the engine, which any number of threads may do",
+            )
         try:
             self._check_open()
             keep, results = self._bind(arrays, out)
@@ -108,22 +113,28 @@ class Context:
     def __enter__(self) -> Context:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _check_open(self) -> None:
         if self._closed:
-            raise InputError("this engine or context is closed", do="run before closing, or load the plan again",
-                             code="I108")
+            raise InputError(
+                "this engine or context is closed", do="run before closing, or load the plan again", code="I108"
+            )
 
     def _bind(self, arrays: Sequence[Any], out: Mapping[str, Array] | None) -> tuple[list[Array], list[Array]]:
         """Put the addresses of all inputs and outputs into the table; returns (inputs to keep alive, outputs)."""
         table = self._table
         keep: list[Array] = []
         for binding, array in zip(self._inputs, arrays, strict=True):
-            if (type(array) is not _ndarray or array.dtype is not binding.dtype or array.shape != binding.shape
-                    or array.flags.num & READABLE != READABLE):
+            if (
+                type(array) is not _ndarray
+                or array.dtype is not binding.dtype
+                or array.shape != binding.shape
+                or array.flags.num & READABLE != READABLE
+            ):
                 array = admit(array, binding)
             keep.append(array)
             table[binding.slot] = address(array)
@@ -141,8 +152,11 @@ class Context:
         results: list[Array] = []
         for binding in self._outputs:
             given = out.get(binding.name)
-            result = (_empty(binding.shape, binding.dtype) if given is None
-                      else accept_output(given, binding, [*inputs, *results]))
+            result = (
+                _empty(binding.shape, binding.dtype)
+                if given is None
+                else accept_output(given, binding, [*inputs, *results])
+            )
             self._table[binding.slot] = address(result)
             results.append(result)
         return results

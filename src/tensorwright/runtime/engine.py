@@ -57,21 +57,26 @@ def _program(plan: Plan, target: str, threads: int | None, where: str) -> Loaded
         return ReferenceProgram(plan)
     native = plan.native.get("cpu")
     if native is None:
-        raise PlanError("the plan holds no code for the CPU", where=where,
-                        why=f"it holds code for: {', '.join(plan.native) or 'no target'}",
-                        do="load it with tw.load, which makes the code", code="P105")
+        raise PlanError(
+            "the plan holds no code for the CPU",
+            where=where,
+            why=f"it holds code for: {', '.join(plan.native) or 'no target'}",
+            do="load it with tw.load, which makes the code",
+            code="P105",
+        )
     return LoadedProgram(cpu_code(native, where), threads)
 
 
 class Engine:
     """Runs a plan. Calls may come from any number of threads at once; each uses a context of its own.
 
-        y = engine(x)                     # arrays in, array (or a tuple of arrays) out, in declared order
-        out = engine.run({"data": x})     # dict in, dict out, by tensor name
+    y = engine(x)                     # arrays in, array (or a tuple of arrays) out, in declared order
+    out = engine.run({"data": x})     # dict in, dict out, by tensor name
     """
 
-    def __init__(self, plan: Plan, *, target: str = "cpu", threads: int | None = None, notes: Sequence[str] = (),
-                 where: str = "") -> None:
+    def __init__(
+        self, plan: Plan, *, target: str = "cpu", threads: int | None = None, notes: Sequence[str] = (), where: str = ""
+    ) -> None:
         """Load the native CPU code of `plan` into this process; with target "reference", evaluate its graph in NumPy.
 
         `threads` bounds the workers of a run. `notes` are lines the user should know (`engine.notes`); `where` names
@@ -115,10 +120,18 @@ class Engine:
     def report(self) -> dict[str, Any]:
         """What the build did and what the engine is, as plain JSON: the builder's report, steps, memory and notes."""
         steps = [{"name": s.name, "origin": list(s.origin), "kernel": s.kernel} for s in self._program.code.steps]
-        return {**self._plan.report, "name": self.name, "producer": self._plan.producer,
-                "target": self._program.code.fingerprint, "inputs": [str(i) for i in self.inputs],
-                "outputs": [str(o) for o in self.outputs], "options": self._plan.options, "steps": steps,
-                "memory": self.memory().as_dict(), "notes": list(self.notes)}
+        return {
+            **self._plan.report,
+            "name": self.name,
+            "producer": self._plan.producer,
+            "target": self._program.code.fingerprint,
+            "inputs": [str(i) for i in self.inputs],
+            "outputs": [str(o) for o in self.outputs],
+            "options": self._plan.options,
+            "steps": steps,
+            "memory": self.memory().as_dict(),
+            "notes": list(self.notes),
+        }
 
     def memory(self) -> Memory:
         """What the engine and its contexts hold now, item by item."""
@@ -126,15 +139,24 @@ class Engine:
         with self._guard:
             contexts = len(self._contexts)
         constants = sum(array.nbytes for array in self._plan.constants.values())
-        return Memory(weights=code.weights.nbytes, constants=constants, code=self._program.code_bytes,
-                      arena=code.arena_bytes, scratch=code.scratch_bytes * self.threads, contexts=contexts)
+        return Memory(
+            weights=code.weights.nbytes,
+            constants=constants,
+            code=self._program.code_bytes,
+            arena=code.arena_bytes,
+            scratch=code.scratch_bytes * self.threads,
+            contexts=contexts,
+        )
 
     # -- running ----------------------------------------------------------------------------------
     def __call__(self, *arrays: Any) -> Array | tuple[Array, ...]:
         """Run on one array per input, in declared order; one array back, or a tuple when there are several outputs."""
         if len(arrays) != len(self._plan.inputs):
-            raise InputError(f"the engine takes {len(self.inputs)} input arrays; {len(arrays)} were given",
-                             do=f"its inputs are {', '.join(map(str, self.inputs)) or 'none'}", code="I101")
+            raise InputError(
+                f"the engine takes {len(self.inputs)} input arrays; {len(arrays)} were given",
+                do=f"its inputs are {', '.join(map(str, self.inputs)) or 'none'}",
+                code="I101",
+            )
         context = self._borrow()
         try:
             results = context.execute(arrays)
@@ -204,14 +226,16 @@ class Engine:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise InputError("this engine is closed", do="run and save before closing, or load the plan again",
-                             code="I108")
+            raise InputError(
+                "this engine is closed", do="run and save before closing, or load the plan again", code="I108"
+            )
 
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:

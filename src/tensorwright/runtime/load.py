@@ -16,14 +16,21 @@ from tensorwright.runtime.engine import Engine
 _LOG = logging.getLogger("tensorwright")
 
 
-def load(source: str | os.PathLike[str] | Bytes, *, target: str = "cpu", native: Literal["use", "ignore"] = "use",
-         threads: int | None = None) -> Engine:
+def load(
+    source: str | os.PathLike[str] | Bytes,
+    *,
+    target: str = "cpu",
+    native: Literal["use", "ignore"] = "use",
+    threads: int | None = None,
+) -> Engine:
     """Load a plan from a path (weights stay mapped) or from bytes.
 
     Native code made for `target` is used as it is: loading does no other work. Otherwise code for `target` is made
     from the plan's graph and choices, and one line in the log and in `engine.notes` says so. A plan carries machine
     code: with native="ignore" none of it runs, and code is made from the portable part, which is data only.
-    Target "reference" evaluates the graph in NumPy. `threads` bounds the workers of a run. Raises PlanError (P101 to P107), TargetError for an unknown target.
+    Target "reference" evaluates the graph in NumPy. `threads` bounds the workers of a run.
+
+    Raises PlanError (P101 to P107), TargetError for an unknown target.
     """
     plan = read_plan(source)
     where = "plan in memory" if isinstance(source, bytes | bytearray | memoryview) else os.fspath(source)
@@ -48,9 +55,13 @@ def _respecialise(plan: Plan, target: str, threads: int | None, where: str, reas
     try:
         from tensorwright.builder import respecialise
     except ImportError as error:  # a runtime installed without the builder's dependencies
-        raise PlanError("the plan has no code for this machine, and the builder that would make it is not installed",
-                        where=where, why=(reason, str(error)), do="build the plan on a machine like this one",
-                        code="P105") from error
+        raise PlanError(
+            "the plan has no code for this machine, and the builder that would make it is not installed",
+            where=where,
+            why=(reason, str(error)),
+            do="build the plan on a machine like this one",
+            code="P105",
+        ) from error
     started = time.perf_counter()
     fresh = respecialise(plan, target=target)
     note = f"{where}: {reason}; code was made again from the portable part in {time.perf_counter() - started:.1f} s"

@@ -28,5 +28,6 @@ def summarise(times: Array, steps: Sequence[StepInfo]) -> list[StepTime]:
     us = np.median(times[:, :, 1] - times[:, :, 0], axis=0) / 1e3
     total = float(us.sum()) or 1.0
     order = np.argsort(times[-1, :, 0], kind="stable")
-    return [StepTime(steps[i].name, steps[i].origin, steps[i].kernel, float(us[i]), float(us[i]) / total)
-            for i in order]
+    return [
+        StepTime(steps[i].name, steps[i].origin, steps[i].kernel, float(us[i]), float(us[i]) / total) for i in order
+    ]

@@ -101,12 +101,15 @@ def _is_ours(path: Path) -> bool:
 
 
 def _parse(targets: Any) -> _Records:
-    return {str(target): {str(key): Record.from_dict(entry) for key, entry in records.items()}
-            for target, records in targets.items()}
+    return {
+        str(target): {str(key): Record.from_dict(entry) for key, entry in records.items()}
+        for target, records in targets.items()
+    }
 
 
 def _text(records: _Records) -> str:
     """One line per outcome, sorted by target and workload: readable, and small in a diff."""
+
     def entry(record: Record) -> str:
         head = f'"mode": {json.dumps(record.mode)}, "families": {json.dumps(record.families)}, "outcomes": ['
         lines = ",\n".join(f"   {json.dumps(o.as_dict())}" for o in record.outcomes)

@@ -61,8 +61,11 @@ class Reporter:
         """Send an event. Raises BuildError B104 when the listener says no."""
         self._event = replace(self._event, kind=kind, text=text or self._event.text, seconds=seconds)
         if self._listener is not None and self._listener(self._event) is False:
-            raise BuildError("the build was cancelled by its progress listener", code="B104",
-                             do="run it again: what was tuned so far is in the timing cache")
+            raise BuildError(
+                "the build was cancelled by its progress listener",
+                code="B104",
+                do="run it again: what was tuned so far is in the timing cache",
+            )
 
     def tried(self, best_s: float) -> None:
         """One candidate more is done."""
@@ -94,11 +97,17 @@ class ProgressBar:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TextColumn("{task.fields[now]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[now]}"),
+        )
         # No refreshing thread: it would disturb the measurements.
-        self._progress = Progress(*columns, console=self._console or Console(stderr=True), transient=True,
-                                  auto_refresh=False)
+        self._progress = Progress(
+            *columns, console=self._console or Console(stderr=True), transient=True, auto_refresh=False
+        )
         self._task = self._progress.add_task(self._label, total=None, now="")
         self._progress.start()
         return self
@@ -106,11 +115,16 @@ class ProgressBar:
     def __call__(self, event: Event) -> None:
         if self._progress is None or self._task is None:
             raise RuntimeError("a ProgressBar listens only inside its `with` block")
-        self._progress.update(self._task, total=event.candidates, completed=event.candidate,
-                              now=f"{event.workload}/{event.workloads} {event.text}"[:60])
+        self._progress.update(
+            self._task,
+            total=event.candidates,
+            completed=event.candidate,
+            now=f"{event.workload}/{event.workloads} {event.text}"[:60],
+        )
         self._progress.refresh()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._progress is not None:
             self._progress.stop()

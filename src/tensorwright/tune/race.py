@@ -24,11 +24,11 @@ from tensorwright.tune.verify import mismatch
 
 Family = KernelFamily[Any, Any, Any]
 
-GIVE_UP = 1.3        # times the leader: out after its first two samples
-LATE_GIVE_UP = 1.1   # times the leader: out after a few turns
+GIVE_UP = 1.3  # times the leader: out after its first two samples
+LATE_GIVE_UP = 1.1  # times the leader: out after a few turns
 FEW_TURNS = 3
-TIE = 1.02           # times the leader: within noise the earlier guess wins
-NEAR_BOUND = 1.1     # times the roofline bound: good enough to end the race
+TIE = 1.02  # times the leader: within noise the earlier guess wins
+NEAR_BOUND = 1.1  # times the roofline bound: good enough to end the race
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,9 @@ class Candidate:
     family: Family
     config: Config
 
-    def outcome(self, status: str, *, seconds: float | None = None, verified: bool = False,
-                reason: str = "") -> Outcome:
+    def outcome(
+        self, status: str, *, seconds: float | None = None, verified: bool = False, reason: str = ""
+    ) -> Outcome:
         """What to record about it."""
         return Outcome(self.family.name, self.family.version, self.config.as_dict(), status, seconds, verified, reason)
 
@@ -60,16 +61,22 @@ class Candidate:
 class Race:
     """Candidates of one workload on one device. Use `run`, then `winner`, then `outcomes`, and `close` in any case."""
 
-    def __init__(self, workload: Workload, candidates: Sequence[Candidate], target: Target, measurer: Measurer[Any],
-                 constants: Mapping[int, Array]) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        candidates: Sequence[Candidate],
+        target: Target,
+        measurer: Measurer[Any],
+        constants: Mapping[int, Array],
+    ) -> None:
         self.workload, self.candidates, self.target, self.measurer = workload, candidates, target, measurer
         self.inputs = sample_inputs(workload, constants)
         families = {c.family.name: c.family for c in candidates}.values()
         self.bound_s = min((family.bound(workload, target) for family in families), default=0.0)
         self._trials: dict[int, Trial] = {}
-        self._standing: dict[int, float] = {}        # first impression: time relative to the first candidate
-        self._turns: dict[int, list[float]] = {}     # samples in seconds, position i taken in turn i
-        self._best: dict[int, float] = {}            # shortest sample in seconds
+        self._standing: dict[int, float] = {}  # first impression: time relative to the first candidate
+        self._turns: dict[int, list[float]] = {}  # samples in seconds, position i taken in turn i
+        self._best: dict[int, float] = {}  # shortest sample in seconds
         self._decided: dict[int, Outcome] = {}
         self._expected: tuple[Array, ...] | None = None
 
@@ -140,8 +147,11 @@ class Race:
     def _open(self, candidate: Candidate) -> bool:
         """Compile and load; False when that fails."""
         w = self.workload
-        constants = {i: x for i, (o, x) in enumerate(zip(w.inputs, self.inputs, strict=True))
-                     if o is not None and o.constant and x is not None}
+        constants = {
+            i: x
+            for i, (o, x) in enumerate(zip(w.inputs, self.inputs, strict=True))
+            if o is not None and o.constant and x is not None
+        }
         try:
             kernel = candidate.family.emit(w, candidate.config, self.target, "candidate", constants)
             self._trials[candidate.order] = self.measurer.load(w, kernel, self.inputs)

@@ -47,8 +47,13 @@ class Outcome:
         """JSON form; what says nothing is left out."""
         config = None if self.config is None else dict(self.config)
         optional = {"seconds": self.seconds, "verified": self.verified or None, "reason": self.reason or None}
-        return {"family": self.family, "version": self.version, "config": config, "status": self.status,
-                **{k: v for k, v in optional.items() if v is not None}}
+        return {
+            "family": self.family,
+            "version": self.version,
+            "config": config,
+            "status": self.status,
+            **{k: v for k, v in optional.items() if v is not None},
+        }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Outcome:
@@ -56,9 +61,15 @@ class Outcome:
         config, seconds = data["config"], data.get("seconds")
         if data["status"] not in STATUSES or not (config is None or isinstance(config, dict)):
             raise ValueError(f"not an outcome: {data!r}")
-        return Outcome(str(data["family"]), int(data["version"]), config, data["status"],
-                       None if seconds is None else float(seconds), bool(data.get("verified")),
-                       str(data.get("reason", "")))
+        return Outcome(
+            str(data["family"]),
+            int(data["version"]),
+            config,
+            data["status"],
+            None if seconds is None else float(seconds),
+            bool(data.get("verified")),
+            str(data.get("reason", "")),
+        )
 
     def is_same_kernel(self, other: Outcome) -> bool:
         """Whether both speak of the same code."""
@@ -80,8 +91,11 @@ class Record:
 
     def answers(self, families: Sequence[str], mode: str) -> bool:
         """Whether this record can decide for the accepting `families` in `mode` without a new measurement."""
-        return (self.winner is not None and set(families) <= set(self.families)
-                and (mode == "off" or MODES.index(self.mode) >= MODES.index(mode)))
+        return (
+            self.winner is not None
+            and set(families) <= set(self.families)
+            and (mode == "off" or MODES.index(self.mode) >= MODES.index(mode))
+        )
 
     def known(self, outcome: Outcome) -> Outcome | None:
         """What is recorded about the kernel of `outcome`."""
@@ -95,8 +109,9 @@ class Record:
         for outcome in self.outcomes:
             old = past.known(outcome)
             merged.append(replace(outcome, verified=True) if old is not None and old.verified else outcome)
-        rest = [replace(o, status="measured") if o.status == "won" else o
-                for o in past.outcomes if self.known(o) is None]
+        rest = [
+            replace(o, status="measured") if o.status == "won" else o for o in past.outcomes if self.known(o) is None
+        ]
         return Record(self.mode, self.families, (*merged, *rest))
 
     def as_dict(self) -> dict[str, Any]:

@@ -22,8 +22,9 @@ def sample_inputs(w: Workload, constants: Mapping[int, Array], seed: int = 0) ->
     (scales, variances, slopes) lie in [0.5, 1.5). Integers are 1..3, or valid indices.
     """
     rng = np.random.default_rng(seed)
-    return [None if o is None else constants[i] if i in constants else _random(w, i, o, rng)
-            for i, o in enumerate(w.inputs)]
+    return [
+        None if o is None else constants[i] if i in constants else _random(w, i, o, rng) for i, o in enumerate(w.inputs)
+    ]
 
 
 def _random(w: Workload, index: int, operand: Operand, rng: np.random.Generator) -> Array:

@@ -18,15 +18,25 @@ from tensorwright.tune.race import Candidate, Effort, Family, Race
 from tensorwright.tune.record import MODES, Choice, Outcome, Record
 from tensorwright.tune.workload import short
 
-EFFORTS: Final = {"quick": Effort(candidates=8, turns=6, seconds=0.3),
-                  "full": Effort(candidates=64, turns=15, seconds=3.0)}
+EFFORTS: Final = {
+    "quick": Effort(candidates=8, turns=6, seconds=0.3),
+    "full": Effort(candidates=64, turns=15, seconds=3.0),
+}
 _WEIGHT_BYTES = 512 << 20  # of weights are re-formatted for the candidates of one workload, and at least for two
 
 
-def tune(workloads: Sequence[Workload], constants: Mapping[str, Mapping[int, Array]] | None, target: Target,
-         families: Sequence[Family], *, mode: str = "quick", cache: TuningCache | None = None,
-         budget_s: float | None = None, progress: Listener | None = None,
-         where: Mapping[str, str] | None = None) -> dict[str, Choice]:
+def tune(
+    workloads: Sequence[Workload],
+    constants: Mapping[str, Mapping[int, Array]] | None,
+    target: Target,
+    families: Sequence[Family],
+    *,
+    mode: str = "quick",
+    cache: TuningCache | None = None,
+    budget_s: float | None = None,
+    progress: Listener | None = None,
+    where: Mapping[str, str] | None = None,
+) -> dict[str, Choice]:
     """A choice for every workload, by `Workload.key`.
 
     `constants` holds the arrays of constant inputs by workload key and input index; random ones stand in for others.
@@ -85,8 +95,11 @@ class _Job:
 
 def _job(key: str, w: Workload, target: Target, families: Sequence[Family]) -> _Job:
     answers = [(family, family.accepts(w, target)) for family in families]
-    rejects = [Outcome(family.name, family.version, None, "rejected", reason=answer.reason)
-               for family, answer in answers if isinstance(answer, Reject)]
+    rejects = [
+        Outcome(family.name, family.version, None, "rejected", reason=answer.reason)
+        for family, answer in answers
+        if isinstance(answer, Reject)
+    ]
     return _Job(key, w, tuple(f for f, answer in answers if not isinstance(answer, Reject)), tuple(rejects))
 
 
@@ -100,29 +113,37 @@ def _refuse_unsupported(jobs: Sequence[_Job], where: Mapping[str, str]) -> None:
         reasons.append(f"{where.get(job.key, 'workload')}: {job.key}")
         reasons += [f"  {reject.family}: {reject.reason}" for reject in job.rejects]
     others = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-    raise BuildError(f"no kernel can run {short(lost[0].workload)}{others}", where=where.get(lost[0].key, ""),
-                     why=reasons, do="change these layers, or build with target='reference' (slow, NumPy)", code="B102")
+    raise BuildError(
+        f"no kernel can run {short(lost[0].workload)}{others}",
+        where=where.get(lost[0].key, ""),
+        why=reasons,
+        do="change these layers, or build with target='reference' (slow, NumPy)",
+        code="B102",
+    )
 
 
 class _Tuner:
     """What all workloads of one call of `tune` share."""
 
-    def __init__(self, target: Target, mode: str, cache: TuningCache, budget_s: float | None,
-                 where: Mapping[str, str]) -> None:
+    def __init__(
+        self, target: Target, mode: str, cache: TuningCache, budget_s: float | None, where: Mapping[str, str]
+    ) -> None:
         self.target, self.cache, self.where = target, cache, where
         self.measurer: Measurer[Any] | None = target.measurer() if target.runs_here else None
         self.mode = mode if self.measurer is not None else "off"
         self.cache_key = target.fingerprint + (f"|{self.measurer.conditions}" if self.measurer is not None else "")
         self.deadline = None if budget_s is None else time.monotonic() + budget_s
 
-    def run(self, jobs: Sequence[_Job], constants: Mapping[str, Mapping[int, Array]],
-            progress: Listener | None) -> dict[str, Choice]:
+    def run(
+        self, jobs: Sequence[_Job], constants: Mapping[str, Mapping[int, Array]], progress: Listener | None
+    ) -> dict[str, Choice]:
         choices = {job.key: choice for job in jobs if (choice := self._known(job)) is not None}
         effort = EFFORTS.get(self.mode)
         if effort is None or self.measurer is None:
             return {job.key: choices.get(job.key) or self._first_guess(job) for job in jobs}
-        races = {job.key: list(islice(job.guesses(self.target), job.limit(effort)))
-                 for job in jobs if job.key not in choices}
+        races = {
+            job.key: list(islice(job.guesses(self.target), job.limit(effort))) for job in jobs if job.key not in choices
+        }
         reporter = Reporter(progress, len(jobs), len(choices), sum(map(len, races.values())))
         reporter.tell("start")
         for job in (job for job in jobs if job.key in races):
@@ -156,8 +177,12 @@ class _Tuner:
     def _first_guess(self, job: _Job) -> Choice:
         guess = next(job.guesses(self.target), None)
         if guess is None:
-            raise BuildError(f"the kernel families for {short(job.workload)} offer no candidate",
-                             where=self.where.get(job.key, job.key), why=job.families, code="B103")
+            raise BuildError(
+                f"the kernel families for {short(job.workload)} offer no candidate",
+                where=self.where.get(job.key, job.key),
+                why=job.families,
+                code="B103",
+            )
         return Choice(guess.family.name, guess.family.version, guess.config.as_dict(), 0.0, "heuristic")
 
     def _measure(self, job: _Job, race: Race, effort: Effort, reporter: Reporter) -> Choice:
@@ -177,9 +202,13 @@ class _Tuner:
         self.cache.put(self.cache_key, job.key, Record(self.mode, job.families, outcomes).with_past(past))
         if winner is None:
             failures = [f"{o.family} {o.config}: {o.reason or o.status}" for o in outcomes if o.status != "rejected"]
-            raise BuildError(f"every kernel for {short(job.workload)} failed", why=failures, code="B103",
-                             where=self.where.get(job.key, job.key),
-                             do="this is a defect of Tensorwright: report it with `tensorwright doctor --json`")
+            raise BuildError(
+                f"every kernel for {short(job.workload)} failed",
+                why=failures,
+                code="B103",
+                where=self.where.get(job.key, job.key),
+                do="this is a defect of Tensorwright: report it with `tensorwright doctor --json`",
+            )
         return Choice(winner.family.name, winner.family.version, winner.config.as_dict(), race.best(winner), "measured")
 
 

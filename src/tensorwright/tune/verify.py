@@ -11,8 +11,22 @@ from tensorwright.ir.op import ROUNDED, Array, Compare, Op
 from tensorwright.ops.fused import Fused, Literal
 
 # Ops whose result jumps: inputs that differ by a rounding may fall on both sides.
-_JUMPS = frozenset({"floor", "ceil", "round", "sign", "equal", "less", "less_equal", "greater", "greater_equal", "mod",
-                    "cast", "thresholded_relu"})
+_JUMPS = frozenset(
+    {
+        "floor",
+        "ceil",
+        "round",
+        "sign",
+        "equal",
+        "less",
+        "less_equal",
+        "greater",
+        "greater_equal",
+        "mod",
+        "cast",
+        "thresholded_relu",
+    }
+)
 _JUMPING_SHARE = 1e-3  # of the elements may then differ
 
 

@@ -50,8 +50,11 @@ def tasks_of(program: Program) -> dict[str, Task]:
 
 def constants_of(program: Program, inputs: tuple[View | None, ...]) -> dict[int, Array]:
     """The arrays of a step's constant inputs by index, as views with the operands' shapes and strides."""
-    return {i: array_of(program.constants[v.buffer.index], v.offset, v.operand) for i, v in enumerate(inputs)
-            if v is not None and v.buffer.place is Place.constant}
+    return {
+        i: array_of(program.constants[v.buffer.index], v.offset, v.operand)
+        for i, v in enumerate(inputs)
+        if v is not None and v.buffer.place is Place.constant
+    }
 
 
 def array_of(base: Array, offset: int, operand: Operand) -> Array:

@@ -15,9 +15,9 @@ from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Op
 from tensorwright.lower.views import channels_last, dense
+from tensorwright.ops.activation import Relu
 from tensorwright.ops.conv import Convolution
 from tensorwright.ops.elementwise import Add, Mul
-from tensorwright.ops.activation import Relu
 from tensorwright.ops.fused import Fused, Instr, Literal
 
 F32 = DType.f32
@@ -40,7 +40,13 @@ def with_body(anchor: Op, inputs: Sequence[Operand], out: Operand, body: str, ch
     if body == "none":
         return Workload(anchor, tuple(inputs), (out,))
     rank = len(out.shape)
-    per_channel = plain(*(out.shape[channel_axis] if i == channel_axis else 1 for i in range(channel_axis if channel_axis else 0, rank)), constant=True)
+    per_channel = plain(
+        *(
+            out.shape[channel_axis] if i == channel_axis else 1
+            for i in range(channel_axis if channel_axis else 0, rank)
+        ),
+        constant=True,
+    )
     extras, instrs = {
         "bias_relu": ([per_channel], (Instr(Add(), (n + 1, n)), Instr(Relu(), (n + 2,)))),
         "residual": ([per_channel, out], (Instr(Add(), (n + 2, n)), Instr(Add(), (n + 1, n + 3)))),
@@ -49,15 +55,31 @@ def with_body(anchor: Op, inputs: Sequence[Operand], out: Operand, body: str, ch
     return Workload(Fused(anchor, n, instrs), (*inputs, *extras), (out,))
 
 
-def conv_workload(x: Operand, k: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1), pads: tuple[int, int, int, int] = (0, 0, 0, 0),
-                  dilation: tuple[int, int] = (1, 1), body: str = "none", pad: int = 0) -> Workload:
+def conv_workload(
+    x: Operand,
+    k: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int] = (1, 1),
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    body: str = "none",
+    pad: int = 0,
+) -> Workload:
     n, c, h, w = x.shape
     out_h = (h + pads[0] + pads[2] - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
     out_w = (w + pads[1] + pads[3] - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
-    return with_body(Convolution(stride, pads, dilation, 1), [x, plain(k, c, *kernel, constant=True)], image(n, k, out_h, out_w, pad=pad), body, 1)
+    return with_body(
+        Convolution(stride, pads, dilation, 1),
+        [x, plain(k, c, *kernel, constant=True)],
+        image(n, k, out_h, out_w, pad=pad),
+        body,
+        1,
+    )
 
 
-def check(family: KernelFamily[Any, Any, Any], w: Workload, isa: str, *, most: int = 99, tolerance: float = 2e-5) -> int:
+def check(
+    family: KernelFamily[Any, Any, Any], w: Workload, isa: str, *, most: int = 99, tolerance: float = 2e-5
+) -> int:
     """Run candidates against the reference with several unit splits; returns how many were checked."""
     target = CpuTarget.parse(f"cpu:{isa}")
     accepted = family.accepts(w, target)
@@ -66,7 +88,11 @@ def check(family: KernelFamily[Any, Any, Any], w: Workload, isa: str, *, most: i
     rng = np.random.default_rng(seed)
     inputs = [None if o is None else rng.standard_normal(o.shape).astype(np.float32) for o in w.inputs]
     (want,) = w.op.reference(*inputs)
-    constants = {i: a for i, (o, a) in enumerate(zip(w.inputs, inputs, strict=True)) if o is not None and a is not None and o.constant}
+    constants = {
+        i: a
+        for i, (o, a) in enumerate(zip(w.inputs, inputs, strict=True))
+        if o is not None and a is not None and o.constant
+    }
     count = 0
     for config in list(family.candidates(w, target))[:most]:
         kernel = family.emit(w, config, target, "kernel", constants)

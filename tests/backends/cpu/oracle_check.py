@@ -64,8 +64,15 @@ def random_values(operand: Operand, rng: np.random.Generator) -> Array:
     return np.broadcast_to(values.astype(operand.dtype.numpy), operand.shape)
 
 
-def verify(family: KernelFamily[Any, Any, Any], w: Workload, isa: str, inputs: Sequence[Array | None] | None = None,
-           *, want: Array | None = None, most: int = 3) -> None:
+def verify(
+    family: KernelFamily[Any, Any, Any],
+    w: Workload,
+    isa: str,
+    inputs: Sequence[Array | None] | None = None,
+    *,
+    want: Array | None = None,
+    most: int = 3,
+) -> None:
     """Fails unless the first `most` candidates agree with the reference (or `want`) for several unit splits, write
     nothing but the output's elements and read nothing behind the inputs (that would crash)."""
     target = CpuTarget.parse(f"cpu:{isa}")
@@ -78,8 +85,11 @@ def verify(family: KernelFamily[Any, Any, Any], w: Workload, isa: str, inputs: S
         (want,) = w.op.reference(*inputs)
     configs = list(family.candidates(w, target))[:most]
     assert configs
-    constants = {i: a for i, (o, a) in enumerate(zip(w.inputs, inputs, strict=True))
-                 if o is not None and a is not None and o.constant}
+    constants = {
+        i: a
+        for i, (o, a) in enumerate(zip(w.inputs, inputs, strict=True))
+        if o is not None and a is not None and o.constant
+    }
     for config in configs:
         kernel = family.emit(w, config, target, "kernel", constants)
         loaded = LoadedKernel(w, kernel, target, inputs)

@@ -34,8 +34,9 @@ def pool() -> Pool:
     return Pool(5)
 
 
-def run_guarded(tiny: Tiny, feeds: dict[str, Array], pool: Pool, threads: int, profiled: bool = False,
-                seconds: Sequence[float] = ()) -> dict[str, Array]:
+def run_guarded(
+    tiny: Tiny, feeds: dict[str, Array], pool: Pool, threads: int, profiled: bool = False, seconds: Sequence[float] = ()
+) -> dict[str, Array]:
     """Run in NaN-filled memory, with guard zones around arena, scratch and every output, all checked afterwards."""
     loaded = LoadedProgram(code_of(tiny, seconds=seconds))
     sizes = [loaded.code.arena_bytes, loaded.code.scratch_bytes * threads] + [4 * tiny.n] * len(tiny.outputs)
@@ -48,11 +49,19 @@ def run_guarded(tiny: Tiny, feeds: dict[str, Array], pool: Pool, threads: int, p
     held = [np.ascontiguousarray(feeds[name]) for name in tiny.inputs]
     addresses = [memory.ctypes.data + s for s in starts]
     table = (ctypes.c_uint64 * (launch.FIRST_TENSOR + len(held) + len(tiny.outputs)))(
-        barrier.ctypes.data + -barrier.ctypes.data % 64, addresses[0], loaded.weights.ctypes.data, addresses[1],
-        times.ctypes.data, *(x.ctypes.data for x in held), *addresses[2:])
+        barrier.ctypes.data + -barrier.ctypes.data % 64,
+        addresses[0],
+        loaded.weights.ctypes.data,
+        addresses[1],
+        times.ctypes.data,
+        *(x.ctypes.data for x in held),
+        *addresses[2:],
+    )
     pool.run(loaded._profiled if profiled else loaded._main, ctypes.addressof(table), threads)
-    outputs = {name: memory[s : s + 4 * tiny.n].copy().view(np.float32)
-               for name, s in zip(tiny.outputs, starts[2:], strict=True)}
+    outputs = {
+        name: memory[s : s + 4 * tiny.n].copy().view(np.float32)
+        for name, s in zip(tiny.outputs, starts[2:], strict=True)
+    }
     for start, size in zip(starts, sizes, strict=True):
         memory[start : start + size] = 0xFF
     assert (memory == 0xFF).all(), "something outside arena, scratch and outputs was written"
@@ -144,8 +153,9 @@ def test_single_unit_and_very_short_steps_in_a_row_have_no_barrier_between_them(
         from tensorwright.lower.memory import plan_memory
 
         p = t.program()
-        text = emit_main(p, t.kernels, plan_memory(p, [0] * 4), pack_weights(p, t.kernels), 0, CpuTarget.probe(),
-                         [seconds] * 4)
+        text = emit_main(
+            p, t.kernels, plan_memory(p, [0] * 4), pack_weights(p, t.kernels), 0, CpuTarget.probe(), [seconds] * 4
+        )
         main = text[text.index("@tw_main") : text.index("@tw_profile")]
         return main.count("call void @tensorwright_barrier")
 
@@ -153,11 +163,21 @@ def test_single_unit_and_very_short_steps_in_a_row_have_no_barrier_between_them(
 
 
 def test_same_program_in_fresh_processes_gives_identical_plan_bytes() -> None:
-    code = "import hashlib, tests.runtime.tiny as t; from tensorwright.plan.plan import plan_bytes; " \
-           "print(hashlib.sha256(plan_bytes(t.plan_of(t.sample()))).hexdigest())"
+    code = (
+        "import hashlib, tests.runtime.tiny as t; from tensorwright.plan.plan import plan_bytes; "
+        "print(hashlib.sha256(plan_bytes(t.plan_of(t.sample()))).hexdigest())"
+    )
     path = ":".join(sys.path)
-    digests = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": path},
-                              capture_output=True, text=True, check=True).stdout for seed in ("1", "2")}
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
     assert len(digests) == 1
     assert plan_bytes(plan_of(sample())) == plan_bytes(plan_of(sample()))
 
@@ -200,9 +220,15 @@ def test_kernel_of_absent_input_gets_null(pool: Pool) -> None:
     t = Tiny(8)
     x = t.input("x")
     t.binary(Add, x, x, "out", output=True)
-    ir = binary_kernel("add", 8).ir.replace("tiny_add_8", "tiny_null").replace(
-        "entry:", "entry:\n  %isnull = icmp eq ptr %b, null\n  %one = uitofp i1 %isnull to float\n"
-                  "  store float %one, ptr %out\n  ret void\nrest:")
+    ir = (
+        binary_kernel("add", 8)
+        .ir.replace("tiny_add_8", "tiny_null")
+        .replace(
+            "entry:",
+            "entry:\n  %isnull = icmp eq ptr %b, null\n  %one = uitofp i1 %isnull to float\n"
+            "  store float %one, ptr %out\n  ret void\nrest:",
+        )
+    )
     t.kernels[0] = CpuKernel(ir, (dataclasses.replace(t.kernels[0].stages[0], symbol="tiny_null"),))
     step = t.steps[0]
     t.steps[0] = dataclasses.replace(step, inputs=(step.inputs[0], None))

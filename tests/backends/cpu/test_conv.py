@@ -53,15 +53,21 @@ def test_convolution_epilogues_match(body: str) -> None:
     assert check(ConvWinograd(), w, "avx2", most=1, tolerance=4e-5)
 
 
-@pytest.mark.parametrize("family,w", [(ConvDirect(), DIRECT["batch"]), (ConvWinograd(), WINOGRAD["even"])], ids=["direct", "winograd"])
+@pytest.mark.parametrize(
+    "family,w", [(ConvDirect(), DIRECT["batch"]), (ConvWinograd(), WINOGRAD["even"])], ids=["direct", "winograd"]
+)
 def test_convolution_compiles_for_neon(family: ConvDirect | ConvWinograd, w: Workload) -> None:
     compiles_for_neon(family, w)
 
 
 def test_winograd_rejects_other_kernels_and_strides() -> None:
     target = CpuTarget.parse("cpu:avx512")
-    for w in (conv_workload(image(1, 16, 8, 8), 32, (5, 5)), conv_workload(image(1, 16, 8, 8), 32, (3, 3), (2, 2)),
-              conv_workload(plain(1, 16, 8, 8), 32, (3, 3)), conv_workload(image(1, 3, 8, 8), 32, (3, 3))):
+    for w in (
+        conv_workload(image(1, 16, 8, 8), 32, (5, 5)),
+        conv_workload(image(1, 16, 8, 8), 32, (3, 3), (2, 2)),
+        conv_workload(plain(1, 16, 8, 8), 32, (3, 3)),
+        conv_workload(image(1, 3, 8, 8), 32, (3, 3)),
+    ):
         assert isinstance(ConvWinograd().accepts(w, target), Reject)
 
 

@@ -36,17 +36,20 @@ def strided(shape: tuple[int, ...], strides: tuple[int, ...], constant: bool = F
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("a,b,out", [
-    (plain(3, 6, 11), plain(3, 11, 18), plain(3, 6, 18)),
-    (plain(2, 1, 6, 11), plain(3, 11, 18), plain(2, 3, 6, 18)),
-    (plain(6, 11), plain(4, 11, 5), plain(4, 6, 5)),
-    (plain(7), plain(7, 9), plain(9)),
-    (plain(5, 7), plain(7), plain(5)),
-    (plain(7), plain(7), plain()),
-    (plain(3, 4, 7), plain(3, 7, 5, constant=True), plain(3, 4, 5)),
-    (strided((2, 5, 6), (30, 1, 5)), strided((2, 6, 19), (114, 1, 6)), strided((2, 5, 19), (1, 38, 2))),
-    (strided((9, 6), (1, 9)), strided((6, 17), (40, 2)), strided((9, 17), (1, 9))),
-])
+@pytest.mark.parametrize(
+    "a,b,out",
+    [
+        (plain(3, 6, 11), plain(3, 11, 18), plain(3, 6, 18)),
+        (plain(2, 1, 6, 11), plain(3, 11, 18), plain(2, 3, 6, 18)),
+        (plain(6, 11), plain(4, 11, 5), plain(4, 6, 5)),
+        (plain(7), plain(7, 9), plain(9)),
+        (plain(5, 7), plain(7), plain(5)),
+        (plain(7), plain(7), plain()),
+        (plain(3, 4, 7), plain(3, 7, 5, constant=True), plain(3, 4, 5)),
+        (strided((2, 5, 6), (30, 1, 5)), strided((2, 6, 19), (114, 1, 6)), strided((2, 5, 19), (1, 38, 2))),
+        (strided((9, 6), (1, 9)), strided((6, 17), (40, 2)), strided((9, 17), (1, 9))),
+    ],
+)
 def test_gemm_of_any_strides_and_batches_matches(isa: str, a: Operand, b: Operand, out: Operand) -> None:
     assert check(Gemm(), matmul(a, b, out), isa, most=2)
 

@@ -47,19 +47,23 @@ X = image(19, 9, 11)
 BIAS_RELU = (Instr(Add(), (3, 2)), Instr(Relu(), (4,)))
 WORKLOADS = {
     "mat_mul": Workload(MatMul(), (matrix(13, 21), weights(21, 37)), (matrix(13, 37),)),
-    "mat_mul_fused": Workload(Fused(MatMul(), 2, BIAS_RELU), (matrix(13, 21), weights(21, 37), weights(37)),
-                              (matrix(13, 37),)),
+    "mat_mul_fused": Workload(
+        Fused(MatMul(), 2, BIAS_RELU), (matrix(13, 21), weights(21, 37), weights(37)), (matrix(13, 37),)
+    ),
     "mat_mul_batched": Workload(MatMul(), (matrix(3, 5, 8), matrix(3, 8, 6)), (matrix(3, 5, 6),)),
     "conv_3x3": Workload(Convolution(ONE, (1, 1, 1, 1), ONE), (X, weights(24, 19, 3, 3)), (image(24, 9, 11),)),
     "conv_1x1": Workload(Convolution(ONE, (0, 0, 0, 0), ONE), (X, weights(24, 19, 1, 1)), (image(24, 9, 11),)),
-    "conv_grouped": Workload(Convolution(ONE, (1, 1, 1, 1), ONE, 3), (image(12, 9, 9), weights(24, 4, 3, 3)),
-                             (image(24, 9, 9),)),
+    "conv_grouped": Workload(
+        Convolution(ONE, (1, 1, 1, 1), ONE, 3), (image(12, 9, 9), weights(24, 4, 3, 3)), (image(24, 9, 9),)
+    ),
     "conv_depthwise": Workload(Convolution(ONE, (1, 1, 1, 1), ONE, 19), (X, weights(19, 1, 3, 3)), (X,)),
     "deconv": Workload(Deconvolution(TWO, (0, 0, 0, 0), ONE), (X, weights(19, 8, 2, 2)), (image(8, 18, 22),)),
-    "attention": Workload(Attention(0.125), (matrix(2, 9, 16), matrix(2, 11, 16), matrix(2, 11, 8)),
-                          (matrix(2, 9, 8),)),
-    "pointwise": Workload(Fused(None, 0, (Instr(Add(), (0, 1)), Instr(Gelu(), (2,)))), (matrix(7, 33), matrix(33)),
-                          (matrix(7, 33),)),
+    "attention": Workload(
+        Attention(0.125), (matrix(2, 9, 16), matrix(2, 11, 16), matrix(2, 11, 8)), (matrix(2, 9, 8),)
+    ),
+    "pointwise": Workload(
+        Fused(None, 0, (Instr(Add(), (0, 1)), Instr(Gelu(), (2,)))), (matrix(7, 33), matrix(33)), (matrix(7, 33),)
+    ),
     "exp": Workload(Exp(), (matrix(77),), (matrix(77),)),
     "copy": Workload(Copy(), (X,), (matrix(1, 19, 9, 11),)),
     "softmax": Workload(Softmax(1), (matrix(7, 45),), (matrix(7, 45),)),
@@ -70,8 +74,11 @@ WORKLOADS = {
     "max_pool": Workload(MaxPool((3, 3), TWO, (1, 1, 1, 1), ONE, False), (X,), (image(19, 5, 6),)),
     "average_pool": Workload(AveragePool((3, 3), TWO, (1, 1, 1, 1), ONE, False, False), (X,), (image(19, 5, 6),)),
     "gather": Workload(Gather(0), (matrix(50, 24), matrix(9, dtype=DType.i64)), (matrix(9, 24),)),
-    "resize": Workload(Resize("linear", (1, 19, 18, 22), (1.0, 1.0, 2.0, 2.0), "half_pixel", "round_prefer_floor"),
-                       (X,), (image(19, 18, 22),)),
+    "resize": Workload(
+        Resize("linear", (1, 19, 18, 22), (1.0, 1.0, 2.0, 2.0), "half_pixel", "round_prefer_floor"),
+        (X,),
+        (image(19, 18, 22),),
+    ),
 }
 
 

@@ -52,9 +52,14 @@ SPECIAL = np.array(
     F32,
 )
 ATTRIBUTES = {
-    act.LeakyRelu: [act.LeakyRelu(0.2)], act.Elu: [act.Elu(1.5)], act.Softplus: [act.Softplus(), act.Softplus(2.0)],
-    act.Gelu: [act.Gelu(), act.Gelu(True)], act.Clip: [act.Clip(-0.5, 1.5), act.Clip(None, 1.0), act.Clip(0.0, None)],
-    ew.Cast: [ew.Cast(DType.bool), ew.Cast(DType.f64), ew.Cast(DType.f32)], ew.Mod: [ew.Mod(True), ew.Mod(False)]}
+    act.LeakyRelu: [act.LeakyRelu(0.2)],
+    act.Elu: [act.Elu(1.5)],
+    act.Softplus: [act.Softplus(), act.Softplus(2.0)],
+    act.Gelu: [act.Gelu(), act.Gelu(True)],
+    act.Clip: [act.Clip(-0.5, 1.5), act.Clip(None, 1.0), act.Clip(0.0, None)],
+    ew.Cast: [ew.Cast(DType.bool), ew.Cast(DType.f64), ew.Cast(DType.f32)],
+    ew.Mod: [ew.Mod(True), ew.Mod(False)],
+}
 ALL = [op for cls in _RULES for op in ATTRIBUTES.get(cls, [cls() if cls is not ew.Cast else None])]
 FLOAT = [op for op in ALL if not supports(op, [DType.f32])]
 UNARY = [op for op in FLOAT if isinstance(op, ew.Unary)]
@@ -151,13 +156,32 @@ def test_integer_op_equals_numpy_at_the_limits(op: Op, dtype: DType, isa: str) -
     want = np.where(keep, op.reference(a, np.where(keep, b, 1).astype(b.dtype))[0], 0)
     if isinstance(op, ew.Div):
         want = np.where((a == info.min) & (b == -1) & dtype.is_signed, info.min, want)  # wraps, does not trap
-    verify(PointwiseNd(), workload(op, dense(len(a), dtype=dtype), dense(len(a), dtype=dtype)), isa, [a, b],
-           want=want.astype(op.infer(dense(1, dtype=dtype).type, dense(1, dtype=dtype).type)[0].dtype.numpy), most=1)
+    verify(
+        PointwiseNd(),
+        workload(op, dense(len(a), dtype=dtype), dense(len(a), dtype=dtype)),
+        isa,
+        [a, b],
+        want=want.astype(op.infer(dense(1, dtype=dtype).type, dense(1, dtype=dtype).type)[0].dtype.numpy),
+        most=1,
+    )
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("op", [act.Relu(), ew.Abs(), ew.Neg(), ew.Sign(), act.Clip(-3.0, 4.0), ew.Cast(DType.bool),
-                                ew.Cast(DType.u8), ew.Cast(DType.i32), ew.Cast(DType.f64)], ids=_name)
+@pytest.mark.parametrize(
+    "op",
+    [
+        act.Relu(),
+        ew.Abs(),
+        ew.Neg(),
+        ew.Sign(),
+        act.Clip(-3.0, 4.0),
+        ew.Cast(DType.bool),
+        ew.Cast(DType.u8),
+        ew.Cast(DType.i32),
+        ew.Cast(DType.f64),
+    ],
+    ids=_name,
+)
 @pytest.mark.parametrize("dtype", [DType.i32, DType.i64, DType.u8])
 def test_integer_unary_op_equals_numpy(op: Op, dtype: DType, isa: str) -> None:
     x = np.random.default_rng(SEED).integers(0 if dtype is DType.u8 else -100, 100, 75).astype(dtype.numpy)

@@ -21,17 +21,27 @@ AVX2 = dict.fromkeys(("avx2", "fma", "f16c", "bmi", "bmi2"), True)
 AVX512 = {**AVX2, **dict.fromkeys(("avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"), True)}
 
 
-@pytest.mark.parametrize("machine, features, isa", [
-    ("x86_64", AVX512, "avx512"), ("AMD64", AVX2, "avx2"), ("x86_64", {**AVX512, "avx512vl": False}, "avx2"),
-    ("aarch64", {}, "neon"), ("arm64", {}, "neon")])
+@pytest.mark.parametrize(
+    "machine, features, isa",
+    [
+        ("x86_64", AVX512, "avx512"),
+        ("AMD64", AVX2, "avx2"),
+        ("x86_64", {**AVX512, "avx512vl": False}, "avx2"),
+        ("aarch64", {}, "neon"),
+        ("arm64", {}, "neon"),
+    ],
+)
 def test_choose_isa_takes_the_widest_complete_set(machine: str, features: dict[str, bool], isa: str) -> None:
     assert choose_isa(machine, features) == isa
 
 
-@pytest.mark.parametrize("machine, features, code, word", [("x86_64", {**AVX2, "fma": False}, "D103", "fma"),
-                                                           ("riscv64", AVX2, "D102", "riscv64")])
-def test_choose_isa_of_unsupported_machines_says_what_is_missing(machine: str, features: dict[str, bool], code: str,
-                                                                 word: str) -> None:
+@pytest.mark.parametrize(
+    "machine, features, code, word",
+    [("x86_64", {**AVX2, "fma": False}, "D103", "fma"), ("riscv64", AVX2, "D102", "riscv64")],
+)
+def test_choose_isa_of_unsupported_machines_says_what_is_missing(
+    machine: str, features: dict[str, bool], code: str, word: str
+) -> None:
     with pytest.raises(TargetError, match=word) as caught:
         choose_isa(machine, features)
     assert caught.value.code == code
@@ -57,8 +67,10 @@ def test_probe_describes_this_machine() -> None:
     json.dumps(host.as_dict())
 
 
-@pytest.mark.parametrize("text, lanes, registers, arm", [("cpu:avx512", 16, 32, False), ("cpu:avx2", 8, 16, False),
-                                                         ("cpu:neon", 4, 32, True)])
+@pytest.mark.parametrize(
+    "text, lanes, registers, arm",
+    [("cpu:avx512", 16, 32, False), ("cpu:avx2", 8, 16, False), ("cpu:neon", 4, 32, True)],
+)
 def test_parse_overrides_the_instruction_set(text: str, lanes: int, registers: int, arm: bool) -> None:
     target = CpuTarget.parse(text)
     assert (target.lanes(DType.f32), target.vector_registers, target.is_arm) == (lanes, registers, arm)
@@ -102,41 +114,57 @@ def write(folder: Path, files: dict[str, str]) -> Path:
 
 def test_cache_sizes_reads_data_and_unified_caches(tmp_path: Path) -> None:
     levels = [("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "2M"), ("3", "Unified", "1G")]
-    files = {f"index{i}/{name}": value for i, level in enumerate(levels)
-             for name, value in zip(("level", "type", "size"), level, strict=True)}
+    files = {
+        f"index{i}/{name}": value
+        for i, level in enumerate(levels)
+        for name, value in zip(("level", "type", "size"), level, strict=True)
+    }
     assert cache_sizes(write(tmp_path, files)) == (48 << 10, 2 << 20, 1 << 30)
 
 
-@pytest.mark.parametrize("files, sizes", [
-    ({}, (32 << 10, 1 << 20, 8 << 20)),
-    ({"index0/level": "one", "index0/type": "Data", "index0/size": "1K"}, (32 << 10, 1 << 20, 8 << 20)),
-    ({"index0/level": "2", "index0/type": "Unified", "index0/size": "512K"}, (32 << 10, 512 << 10, 512 << 10))])
-def test_cache_sizes_without_information_are_common_ones(tmp_path: Path, files: dict[str, str],
-                                                         sizes: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    "files, sizes",
+    [
+        ({}, (32 << 10, 1 << 20, 8 << 20)),
+        ({"index0/level": "one", "index0/type": "Data", "index0/size": "1K"}, (32 << 10, 1 << 20, 8 << 20)),
+        ({"index0/level": "2", "index0/type": "Unified", "index0/size": "512K"}, (32 << 10, 512 << 10, 512 << 10)),
+    ],
+)
+def test_cache_sizes_without_information_are_common_ones(
+    tmp_path: Path, files: dict[str, str], sizes: tuple[int, int, int]
+) -> None:
     assert cache_sizes(write(tmp_path, files)) == sizes
 
 
-@pytest.mark.parametrize("membership, files, quota", [
-    ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "250000 100000"}, 2.5),
-    ("0::/a/b", {"a/b/cpu.max": "50000 100000", "a/cpu.max": "250000 100000"}, 0.5),
-    ("0::/", {"cpu.max": "max 100000"}, None),
-    ("0::/gone", {}, None),
-    ("4:cpu,cpuacct:/x", {"cpu/x/cpu.cfs_quota_us": "300000", "cpu/x/cpu.cfs_period_us": "100000"}, 3.0),
-    ("4:cpu:/x", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, None),
-    ("0::/a", {"a/cpu.max": "garbage"}, None),
-    ("no such line", {}, None)])
-def test_cgroup_quota_is_the_tightest_limit(tmp_path: Path, membership: str, files: dict[str, str],
-                                            quota: float | None) -> None:
+@pytest.mark.parametrize(
+    "membership, files, quota",
+    [
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "250000 100000"}, 2.5),
+        ("0::/a/b", {"a/b/cpu.max": "50000 100000", "a/cpu.max": "250000 100000"}, 0.5),
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/gone", {}, None),
+        ("4:cpu,cpuacct:/x", {"cpu/x/cpu.cfs_quota_us": "300000", "cpu/x/cpu.cfs_period_us": "100000"}, 3.0),
+        ("4:cpu:/x", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, None),
+        ("0::/a", {"a/cpu.max": "garbage"}, None),
+        ("no such line", {}, None),
+    ],
+)
+def test_cgroup_quota_is_the_tightest_limit(
+    tmp_path: Path, membership: str, files: dict[str, str], quota: float | None
+) -> None:
     own = tmp_path / "self"
     own.write_text(membership + "\n")
     assert cgroup_quota(write(tmp_path / "fs", files), own) == quota
     assert cgroup_quota(tmp_path, tmp_path / "absent") is None
 
 
-@pytest.mark.parametrize("quota, siblings, cores", [
-    (None, ["0,2", "1,3", "0,2", "1,3"], 2), (1.5, ["0", "1", "2", "3"], 1), (0.2, ["0"], 1), (8.0, ["0", "1"], 2)])
-def test_available_cores_counts_cores_within_the_quota(monkeypatch: pytest.MonkeyPatch, quota: float | None,
-                                                       siblings: list[str], cores: int) -> None:
+@pytest.mark.parametrize(
+    "quota, siblings, cores",
+    [(None, ["0,2", "1,3", "0,2", "1,3"], 2), (1.5, ["0", "1", "2", "3"], 1), (0.2, ["0"], 1), (8.0, ["0", "1"], 2)],
+)
+def test_available_cores_counts_cores_within_the_quota(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, siblings: list[str], cores: int
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(len(siblings))))
     monkeypatch.setattr(target_module, "_siblings", lambda cpu: siblings[cpu])
     monkeypatch.setattr(target_module, "cgroup_quota", lambda *_: quota)
@@ -158,11 +186,22 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("damage", [None, "", "{", "[]", '{"x": 1}', "null",
-                                    '{"CPU": {"gflops": 0, "gbytes": 1, "cache_gbytes": 1}}',
-                                    '{"CPU": {"gflops": "fast", "gbytes": 1, "cache_gbytes": 1}}'])
-def test_ceilings_are_measured_once_and_again_when_the_file_is_damaged(measured: list[int], tmp_path: Path,
-                                                                       damage: str | None) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        '{"x": 1}',
+        "null",
+        '{"CPU": {"gflops": 0, "gbytes": 1, "cache_gbytes": 1}}',
+        '{"CPU": {"gflops": "fast", "gbytes": 1, "cache_gbytes": 1}}',
+    ],
+)
+def test_ceilings_are_measured_once_and_again_when_the_file_is_damaged(
+    measured: list[int], tmp_path: Path, damage: str | None
+) -> None:
     host = CpuTarget.probe()
     assert ceilings(host) == ceilings(host) == Ceilings(100.0, 10.0, 50.0)
     assert len(measured) == 1

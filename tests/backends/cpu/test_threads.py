@@ -184,7 +184,9 @@ entry, a, pool = code.address("count"), (ctypes.c_int64 * 16)(), Pool(2)
 
 
 def test_pool_used_before_a_fork_works_in_parent_and_child() -> None:
-    script = SETUP + """
+    script = (
+        SETUP
+        + """
 pool.run(entry, ctypes.addressof(a), 2)
 child = os.fork()
 for _ in range(100):
@@ -193,6 +195,7 @@ if child == 0:
     os._exit(7 if list(a[:3]) == [101, 101, 0] else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), list(a[:3]))
 """
+    )
     assert in_process(script) == "7 [101, 101, 0]"
 
 
@@ -201,7 +204,9 @@ def test_pool_at_interpreter_exit_neither_hangs_nor_crashes() -> None:
 
 
 def test_pool_in_use_by_a_daemon_thread_at_exit_neither_hangs_nor_crashes() -> None:
-    script = SETUP + """
+    script = (
+        SETUP
+        + """
 def forever():
     while True:
         pool.run(entry, ctypes.addressof(a), 2)
@@ -209,6 +214,7 @@ threading.Thread(target=forever, daemon=True).start()
 time.sleep(0.05)
 print("leaving", a[0] > 0)
 """
+    )
     assert in_process(script) == "leaving True"
 
 

@@ -23,8 +23,15 @@ from tensorwright.plan.plan import Json
 _WORKER_ALIGNMENT: Final = 128  # scratch of two workers never shares a line, nor a pair that is fetched together
 
 
-def assemble(program: Program, kernels: Sequence[CpuKernel], target: CpuTarget, *, labels: Sequence[str] = (),
-             seconds: Sequence[float] = (), max_threads: int = 0) -> CpuCode:
+def assemble(
+    program: Program,
+    kernels: Sequence[CpuKernel],
+    target: CpuTarget,
+    *,
+    labels: Sequence[str] = (),
+    seconds: Sequence[float] = (),
+    max_threads: int = 0,
+) -> CpuCode:
     """Assemble code for `program`, running `kernels[i]` for step i.
 
     Steps whose kernels have equal IR share its code; otherwise stage symbols must differ. `labels` name each step's
@@ -37,18 +44,31 @@ def assemble(program: Program, kernels: Sequence[CpuKernel], target: CpuTarget, 
     scratch = max((-(-k.scratch_bytes // _WORKER_ALIGNMENT) * _WORKER_ALIGNMENT for k in kernels), default=0)
     modules = _distinct_modules(program, kernels)
     main = emit_main(program, kernels, memory, weights, scratch, target, seconds)
-    objects = (*((name, compile_cached(ir, target)) for ir, name in modules.items()),
-               ("main", compile_object(main, target)))
-    infos = tuple(StepInfo(step.name, step.origin, label, step.workload.key)
-                  for step, label in zip(program.steps, labels or [""] * len(program.steps), strict=True))
+    objects = (
+        *((name, compile_cached(ir, target)) for ir, name in modules.items()),
+        ("main", compile_object(main, target)),
+    )
+    infos = tuple(
+        StepInfo(step.name, step.origin, label, step.workload.key)
+        for step, label in zip(program.steps, labels or [""] * len(program.steps), strict=True)
+    )
     return CpuCode(
-        fingerprint=target.fingerprint, objects=objects, weights=weights.blob, arena_bytes=memory.arena_bytes,
-        scratch_bytes=scratch, max_threads=max_threads, steps=infos,
+        fingerprint=target.fingerprint,
+        objects=objects,
+        weights=weights.blob,
+        arena_bytes=memory.arena_bytes,
+        scratch_bytes=scratch,
+        max_threads=max_threads,
+        steps=infos,
         program={
             "objects": [[name, len(code)] for name, code in objects],
             "weights": [list(place) for place in weights.stored],
-            "arena_bytes": memory.arena_bytes, "scratch_bytes": scratch, "max_threads": max_threads,
-            **_describe(program, kernels, infos, memory, weights)})
+            "arena_bytes": memory.arena_bytes,
+            "scratch_bytes": scratch,
+            "max_threads": max_threads,
+            **_describe(program, kernels, infos, memory, weights),
+        },
+    )
 
 
 def _distinct_modules(program: Program, kernels: Sequence[CpuKernel]) -> dict[str, str]:
@@ -59,22 +79,34 @@ def _distinct_modules(program: Program, kernels: Sequence[CpuKernel]) -> dict[st
         modules.setdefault(kernel.ir, step.name)
         for stage in kernel.stages:
             if owner.setdefault(stage.symbol, kernel.ir) != kernel.ir:
-                raise InternalError(f"step {step.name!r} and step {modules[owner[stage.symbol]]!r} have different "
-                                    f"kernels of the same symbol {stage.symbol!r}")
+                raise InternalError(
+                    f"step {step.name!r} and step {modules[owner[stage.symbol]]!r} have different "
+                    f"kernels of the same symbol {stage.symbol!r}"
+                )
     return modules
 
 
 # -- description for `inspect` ------------------------------------------------------------------------
-def _describe(program: Program, kernels: Sequence[CpuKernel], infos: Sequence[StepInfo], memory: MemoryPlan,
-              weights: PackedWeights) -> Json:
+def _describe(
+    program: Program,
+    kernels: Sequence[CpuKernel],
+    infos: Sequence[StepInfo],
+    memory: MemoryPlan,
+    weights: PackedWeights,
+) -> Json:
     number = {buffer: i for i, buffer in enumerate(program.buffers)}
     return {
-        "memory": {"naive_bytes": memory.naive_bytes, "lower_bound_bytes": memory.lower_bound_bytes,
-                   "in_place": [list(pair) for pair in memory.in_place]},
+        "memory": {
+            "naive_bytes": memory.naive_bytes,
+            "lower_bound_bytes": memory.lower_bound_bytes,
+            "in_place": [list(pair) for pair in memory.in_place],
+        },
         "phases": [list(phase) for phase in program.phases],
         "buffers": [[b.name, b.place.value, b.size_bytes, _offset(b, memory, weights)] for b in program.buffers],
-        "steps": [_describe_step(*item, memory.workspace_offsets[i], number)
-                  for i, item in enumerate(zip(program.steps, kernels, infos, strict=True))],
+        "steps": [
+            _describe_step(*item, memory.workspace_offsets[i], number)
+            for i, item in enumerate(zip(program.steps, kernels, infos, strict=True))
+        ],
     }
 
 
@@ -85,15 +117,22 @@ def _offset(buffer: Buffer, memory: MemoryPlan, weights: PackedWeights) -> int |
     return weights.constants.get(buffer.index) if buffer.place is Place.constant else buffer.index
 
 
-def _describe_step(step: Step, kernel: CpuKernel, info: StepInfo, workspace_offset: int,
-                   number: dict[Buffer, int]) -> Json:
+def _describe_step(
+    step: Step, kernel: CpuKernel, info: StepInfo, workspace_offset: int, number: dict[Buffer, int]
+) -> Json:
     def place(view: View | None) -> list[int] | None:
         return [number[view.buffer], view.offset] if view is not None else None
 
-    return {"name": info.name, "origin": list(info.origin), "kernel": info.kernel, "workload": info.workload,
-            "inputs": [place(view) for view in step.inputs], "outputs": [place(view) for view in step.outputs],
-            "stages": [[stage.symbol, stage.units] for stage in kernel.stages],
-            "workspace": [workspace_offset, kernel.workspace_bytes]}
+    return {
+        "name": info.name,
+        "origin": list(info.origin),
+        "kernel": info.kernel,
+        "workload": info.workload,
+        "inputs": [place(view) for view in step.inputs],
+        "outputs": [place(view) for view in step.outputs],
+        "stages": [[stage.symbol, stage.units] for stage in kernel.stages],
+        "workspace": [workspace_offset, kernel.workspace_bytes],
+    }
 
 
 # -- compiled code by content -------------------------------------------------------------------------

@@ -25,7 +25,8 @@ def _initialise() -> None:
 def _machine(target: CpuTarget) -> Any:
     _initialise()
     return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small")
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
+    )
 
 
 def _pass_manager(machine: Any) -> Any:
@@ -52,7 +53,10 @@ def compile_object(ir_text: str, target: CpuTarget) -> bytes:
             module.verify()
         except RuntimeError as error:
             raise InternalError(f"LLVM refused generated code: {error}") from error
-        manager, builder = _pass_manager(machine), llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
+        manager, builder = (
+            _pass_manager(machine),
+            llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()),
+        )
         for function in module.functions:
             if not function.is_declaration:
                 manager.run(function, builder)

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+
 class Reg:
     """One SSA value: LLVM type text `ty`, operand text `ref`, and the function that owns it."""
 
@@ -88,7 +89,12 @@ def width_of(ty: str) -> int:
 
 
 _FOLDS: dict[str, Callable[[int, int], int]] = {
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "udiv": operator.floordiv, "urem": operator.mod}
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "udiv": operator.floordiv,
+    "urem": operator.mod,
+}
 _FLOATS = ("half", "bfloat", "float", "double")
 _SIZES = {"i1": 1, "i8": 1, "i16": 2, "half": 2, "bfloat": 2, "i32": 4, "float": 4, "i64": 8, "double": 8, "ptr": 8}
 
@@ -263,8 +269,7 @@ class Function:
             width //= 2
             low = self.shuffle(a, None, range(width)) if width > 1 else self.extract(a, 0)
             high = self.shuffle(a, None, range(width, 2 * width)) if width > 1 else self.extract(a, 1)
-            a = {"add": lambda: low + high, "max": lambda: self.maximum(low, high), "min": lambda: self.minimum(low, high),
-                 "mul": lambda: low * high}[how]()
+            a = _REDUCTIONS[how](self, low, high)
         return a
 
     # -- memory ---------------------------------------------------------------------------------
@@ -299,7 +304,9 @@ class Function:
         ptr = self.gep(base, offset, element_of(ty))
         name = f"llvm.masked.load.{_mangle(ty)}.p0"
         self.module.declare(name, ty, ["ptr", vector(width, "i1"), ty])
-        return self.op(ty, f"call {ty} @{name}(ptr align {size_of(ty)} {ptr.ref}, {_mask(width, count)}, {ty} zeroinitializer)")
+        return self.op(
+            ty, f"call {ty} @{name}(ptr align {size_of(ty)} {ptr.ref}, {_mask(width, count)}, {ty} zeroinitializer)"
+        )
 
     def store_first(self, value: Reg, base: Reg, offset: Reg | int, count: int) -> None:
         """Store the first `count` lanes (static); other memory is not touched."""
@@ -310,7 +317,9 @@ class Function:
         ptr = self.gep(base, offset, element_of(value.ty))
         name = f"llvm.masked.store.{_mangle(value.ty)}.p0"
         self.module.declare(name, "void", [value.ty, "ptr", vector(width, "i1")])
-        self.line(f"call void @{name}({value.ty} {value.ref}, ptr align {size_of(value.ty)} {ptr.ref}, {_mask(width, count)})")
+        self.line(
+            f"call void @{name}({value.ty} {value.ref}, ptr align {size_of(value.ty)} {ptr.ref}, {_mask(width, count)})"
+        )
 
     def prefetch(self, base: Reg, offset: Reg | int = 0, locality: int = 3) -> None:
         ptr = self.gep(base, offset)
@@ -332,7 +341,9 @@ class Function:
     def compare_exchange(self, pointer: Reg, expected: Reg, new: Reg) -> Reg:
         """Store `new` if memory holds `expected`; whether it did (i1)."""
         kind = f"{{ {new.ty}, i1 }}"
-        both = self.op(kind, f"cmpxchg volatile ptr {pointer.ref}, {new.ty} {expected.ref}, {new.ty} {new.ref} acq_rel acquire")
+        both = self.op(
+            kind, f"cmpxchg volatile ptr {pointer.ref}, {new.ty} {expected.ref}, {new.ty} {new.ref} acq_rel acquire"
+        )
         return self.op("i1", f"extractvalue {kind} {both.ref}, 1")
 
     # -- state and control ----------------------------------------------------------------------
@@ -403,8 +414,9 @@ class Function:
         self.line("ret void" if value is None else f"ret {value.ty} {value.ref}")
 
     def text(self) -> str:
-        args = ", ".join(f"ptr noalias {a.ref}" if a.ty == "ptr" and self.module.noalias else f"{a.ty} {a.ref}"
-                         for a in self.args)
+        args = ", ".join(
+            f"ptr noalias {a.ref}" if a.ty == "ptr" and self.module.noalias else f"{a.ty} {a.ref}" for a in self.args
+        )
         kind = "private " if self.private else ""
         head = f"define {kind}{self.returns} @{self.name}({args}) #0 {{\nentry:"
         return "\n".join([head, *self._slots, *self._body, "}"])
@@ -419,7 +431,9 @@ class Module:
         self._declared: dict[str, str] = {}
         self._globals: list[str] = []
 
-    def function(self, name: str, args: Sequence[tuple[str, str]], returns: str = "void", *, private: bool = False) -> Function:
+    def function(
+        self, name: str, args: Sequence[tuple[str, str]], returns: str = "void", *, private: bool = False
+    ) -> Function:
         fn = Function(self, name, args, returns, private)
         self.functions.append(fn)
         return fn
@@ -438,6 +452,14 @@ class Module:
         defined = {fn.name for fn in self.functions}
         declares = [text for name, text in sorted(self._declared.items()) if name not in defined]
         return "\n\n".join([*self._globals, *(fn.text() for fn in self.functions), *declares, ""])
+
+
+_REDUCTIONS: dict[str, Callable[[Function, Reg, Reg], Reg]] = {
+    "add": lambda _, a, b: a + b,
+    "mul": lambda _, a, b: a * b,
+    "max": Function.maximum,
+    "min": Function.minimum,
+}
 
 
 def _mask(width: int, count: int) -> str:

@@ -69,18 +69,31 @@ class Epilogue:
     """Emits the body and the store. Axes are the kernel's own (possibly merged) output axes:
     `output` and each of `extras` are stride tuples over those axes; `lane_axis` is the vectorised one."""
 
-    def __init__(self, fused: Fused | None, output: Sequence[int], extras: Sequence[Sequence[int]], lane_axis: int) -> None:
-        self.fused, self.output, self.extras, self.lane_axis = fused, tuple(output), [tuple(e) for e in extras], lane_axis
+    def __init__(
+        self, fused: Fused | None, output: Sequence[int], extras: Sequence[Sequence[int]], lane_axis: int
+    ) -> None:
+        self.fused, self.output, self.extras, self.lane_axis = (
+            fused,
+            tuple(output),
+            [tuple(e) for e in extras],
+            lane_axis,
+        )
 
-    def finish(self, f: Function, acc: Reg, out: Reg, extra_pointers: Sequence[Reg], index: Sequence[Reg | int], count: int) -> None:
+    def finish(
+        self, f: Function, acc: Reg, out: Reg, extra_pointers: Sequence[Reg], index: Sequence[Reg | int], count: int
+    ) -> None:
         """Apply the body to `acc` (lane 0 at logical `index`) and store the first `count` lanes."""
         if self.fused is not None and self.fused.body:
-            operands = [self.load(f, pointer, strides, index, width_of(acc.ty), count)
-                        for pointer, strides in zip(extra_pointers, self.extras, strict=True)]
+            operands = [
+                self.load(f, pointer, strides, index, width_of(acc.ty), count)
+                for pointer, strides in zip(extra_pointers, self.extras, strict=True)
+            ]
             acc = emit_body(f, self.fused, [*[None] * self.fused.anchor_inputs, *operands], acc)
         store_lanes(f, acc, out, self.offset(f, self.output, index), self.output[self.lane_axis], count)
 
-    def load(self, f: Function, pointer: Reg, strides: Sequence[int], index: Sequence[Reg | int], width: int, count: int) -> Reg:
+    def load(
+        self, f: Function, pointer: Reg, strides: Sequence[int], index: Sequence[Reg | int], width: int, count: int
+    ) -> Reg:
         """The lanes of an extra operand at `index`."""
         return load_lanes(f, pointer, self.offset(f, strides, index), strides[self.lane_axis], width, count)
 
@@ -94,7 +107,9 @@ class Epilogue:
         return total
 
 
-def load_lanes(f: Function, pointer: Reg, offset: Reg | int, stride: int, width: int, count: int, element: str = "float") -> Reg:
+def load_lanes(
+    f: Function, pointer: Reg, offset: Reg | int, stride: int, width: int, count: int, element: str = "float"
+) -> Reg:
     """`count` elements `stride` apart as a vector (stride 0 broadcasts); lanes past `count` are zero or copies."""
     ty = vector(width, element)
     if width == 1:
@@ -121,4 +136,14 @@ def store_lanes(f: Function, value: Reg, pointer: Reg, offset: Reg | int, stride
             f.store(f.extract(value, lane), pointer, f.i64(offset) + lane * stride)
 
 
-__all__ = ["Epilogue", "Problem", "aligned_strides", "body_problem", "element_of", "load_lanes", "merged", "problem_of", "store_lanes"]
+__all__ = [
+    "Epilogue",
+    "Problem",
+    "aligned_strides",
+    "body_problem",
+    "element_of",
+    "load_lanes",
+    "merged",
+    "problem_of",
+    "store_lanes",
+]

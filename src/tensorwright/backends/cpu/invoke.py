@@ -19,7 +19,9 @@ def strided(operand: Operand, values: Array | None = None) -> Array:
     """An array with exactly the operand's strides, holding `values` (poison when None: NaN, or a large integer)."""
     base = np.full(max(operand.span_elems, 1), np.nan if operand.dtype.is_float else 85, operand.dtype.numpy)
     size = operand.dtype.size_bytes
-    view = np.lib.stride_tricks.as_strided(base[operand.start_elems :], operand.shape, [s * size for s in operand.strides])
+    view = np.lib.stride_tricks.as_strided(
+        base[operand.start_elems :], operand.shape, [s * size for s in operand.strides]
+    )
     if values is not None:
         view[...] = values
     return view
@@ -39,8 +41,10 @@ class LoadedKernel:
         self.code = LoadedCode(compile_object(kernel.ir, target))
         self.kernel = kernel
         self.outputs = [strided(o) for o in w.outputs]
-        self._keep = [kernel.packed.get(i, None if x is None else strided(o, x) if o is not None else x)
-                      for i, (o, x) in enumerate(zip(w.inputs, inputs, strict=True))]
+        self._keep = [
+            kernel.packed.get(i, None if x is None else strided(o, x) if o is not None else x)
+            for i, (o, x) in enumerate(zip(w.inputs, inputs, strict=True))
+        ]
         memory = [aligned_bytes(kernel.workspace_bytes), aligned_bytes(kernel.scratch_bytes)]
         arrays = [*self._keep, *self.outputs, *memory]
         self._memory = memory
@@ -55,7 +59,9 @@ class LoadedKernel:
                 function(*self.pointers, stage.units * part // splits, stage.units * (part + 1) // splits)
 
 
-def run_kernel(w: Workload, kernel: CpuKernel, target: CpuTarget, inputs: Sequence[Array | None], splits: int = 1) -> list[Array]:
+def run_kernel(
+    w: Workload, kernel: CpuKernel, target: CpuTarget, inputs: Sequence[Array | None], splits: int = 1
+) -> list[Array]:
     """Compile and run once; outputs as strided arrays (poisoned before the run)."""
     loaded = LoadedKernel(w, kernel, target, inputs)
     loaded.run(splits)

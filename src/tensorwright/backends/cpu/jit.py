@@ -11,7 +11,7 @@ from tensorwright.errors import InternalError
 
 
 class LoadedCode:
-    """Owns executable memory of object files that may call each other; `address` gives symbols. Keep it alive while code may run."""
+    """Owns executable memory of object files that may call each other. Keep it alive while code may run."""
 
     def __init__(self, *objects: bytes) -> None:
         llvm.initialize_native_target()

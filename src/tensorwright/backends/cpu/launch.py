@@ -59,6 +59,7 @@ class CpuCode:
     steps: tuple[StepInfo, ...]
     program: Json
 
+
 def native_of(code: CpuCode) -> Native:
     """The native part of a plan that holds `code`."""
     return Native(code.fingerprint, code.program, b"".join(data for _, data in code.objects), code.weights)
@@ -68,9 +69,15 @@ def cpu_code(native: Native, where: str) -> CpuCode:
     """The code in a native part of the plan at `where`. Raises PlanError P106 when it is not as documented."""
     fields = Fields(native.program, "section 'program:cpu'", where)
     return CpuCode(
-        fingerprint=native.fingerprint, objects=_objects(fields, native.code), weights=native.weights,
-        arena_bytes=fields.size("arena_bytes"), scratch_bytes=fields.size("scratch_bytes"),
-        max_threads=fields.size("max_threads"), steps=_steps(fields), program=native.program)
+        fingerprint=native.fingerprint,
+        objects=_objects(fields, native.code),
+        weights=native.weights,
+        arena_bytes=fields.size("arena_bytes"),
+        scratch_bytes=fields.size("scratch_bytes"),
+        max_threads=fields.size("max_threads"),
+        steps=_steps(fields),
+        program=native.program,
+    )
 
 
 def _objects(fields: Fields, code: Bytes) -> tuple[tuple[str, bytes], ...]:
@@ -88,8 +95,10 @@ def _objects(fields: Fields, code: Bytes) -> tuple[tuple[str, bytes], ...]:
 
 def _steps(fields: Fields) -> tuple[StepInfo, ...]:
     steps = (Fields(step, f"{fields.what} step {i}", fields.where) for i, step in enumerate(fields.get("steps", list)))
-    return tuple(StepInfo(s.get("name", str), s.texts(s.get("origin", list)), s.get("kernel", str),
-                          s.get("workload", str)) for s in steps)
+    return tuple(
+        StepInfo(s.get("name", str), s.texts(s.get("origin", list)), s.get("kernel", str), s.get("workload", str))
+        for s in steps
+    )
 
 
 class LoadedProgram:
@@ -135,9 +144,12 @@ def _check_runs_here(fingerprint: str) -> None:
 
     isa, host = (*fingerprint.split("|"), "")[1], CpuTarget.probe()
     if isa != host.isa and (isa, host.isa) != ("avx2", "avx512"):
-        raise TargetError(f"this CPU ({host.isa}) cannot run code made for {isa}",
-                          why=f"the code was made for {fingerprint}",
-                          do="load the plan on such a machine, or build with target='cpu'", code="D105")
+        raise TargetError(
+            f"this CPU ({host.isa}) cannot run code made for {isa}",
+            why=f"the code was made for {fingerprint}",
+            do="load the plan on such a machine, or build with target='cpu'",
+            code="D105",
+        )
 
 
 def _aligned(array: Array) -> Array:

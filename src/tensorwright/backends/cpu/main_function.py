@@ -25,8 +25,15 @@ _SHARED_S: Final = 1e-6  # a shared step that takes less spends most of it at th
 _MONOTONIC: Final = 1  # CLOCK_MONOTONIC of Linux
 
 
-def emit_main(program: Program, kernels: Sequence[CpuKernel], memory: MemoryPlan, weights: PackedWeights,
-              scratch_bytes: int, target: CpuTarget, seconds: Sequence[float] = ()) -> str:
+def emit_main(
+    program: Program,
+    kernels: Sequence[CpuKernel],
+    memory: MemoryPlan,
+    weights: PackedWeights,
+    scratch_bytes: int,
+    target: CpuTarget,
+    seconds: Sequence[float] = (),
+) -> str:
     """LLVM IR text that defines `tw_main` and `tw_profile` (see `launch`) and calls the kernels' stages.
 
     `seconds` are the measured times of the steps on all cores, 0 where unknown.
@@ -66,8 +73,10 @@ class _Layout:
         """Stages of concurrent steps: the first of all, then the second of all, and so on."""
         stages = {i: self.kernels[i].stages for i in steps}
         depth = max(map(len, stages.values()), default=0)
-        return [[_Call(i, of[s], of[s].units <= 1 or i in self.alone) for i, of in stages.items() if s < len(of)]
-                for s in range(depth)]
+        return [
+            [_Call(i, of[s], of[s].units <= 1 or i in self.alone) for i, of in stages.items() if s < len(of)]
+            for s in range(depth)
+        ]
 
 
 def _emit_program(module: Module, layout: _Layout, target: CpuTarget) -> None:
@@ -158,8 +167,12 @@ class _Body:
         layout, item, kernel = self.layout, self.layout.program.steps[step], self.layout.kernels[step]
         views = [self._packed(step, i) or self._address(view) for i, view in enumerate(item.inputs)]
         workspace = self._at(launch.ARENA, layout.memory.workspace_offsets[step])
-        return [*views, *(self._address(view) for view in item.outputs),
-                workspace if kernel.workspace_bytes else self.null, self.scratch if kernel.scratch_bytes else self.null]
+        return [
+            *views,
+            *(self._address(view) for view in item.outputs),
+            workspace if kernel.workspace_bytes else self.null,
+            self.scratch if kernel.scratch_bytes else self.null,
+        ]
 
     def _at(self, slot: int, offset: int) -> Reg:
         return self.f.gep(self.table[slot], offset, "i8")

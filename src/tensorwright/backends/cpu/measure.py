@@ -24,10 +24,10 @@ from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.backends.cpu.threads import Pool, emit_barrier
 from tensorwright.ir.op import Array
 
-_SAMPLE_S = 3e-4        # a sample repeats the kernel for about so long
+_SAMPLE_S = 3e-4  # a sample repeats the kernel for about so long
 _MAX_REPEATS = 300
 _MAX_ARENA = 128 << 20
-_MIN_MOVING = 1 << 18   # weights of fewer bytes are not moved
+_MIN_MOVING = 1 << 18  # weights of fewer bytes are not moved
 
 # The driver's argument, in 8-byte words.
 _REPEATS, _STAGES, _FIRST, _COPIES, _STAGE_TABLE, _POINTER_TABLE, _SCRATCH, _SCRATCH_BYTES = range(8)
@@ -60,8 +60,10 @@ class CpuTrial(Trial):
     def __init__(self, measurer: CpuMeasurer, w: Workload, kernel: CpuKernel, inputs: Sequence[Array | None]) -> None:
         self._pool, threads = measurer.pool, measurer.pool.size
         self._code = LoadedCode(compile_object(kernel.ir, measurer.target))
-        self._inputs = [_aligned(kernel.packed[i]) if i in kernel.packed else _strided(o, x) if o is not None else None
-                        for i, (o, x) in enumerate(zip(w.inputs, inputs, strict=True))]
+        self._inputs = [
+            _aligned(kernel.packed[i]) if i in kernel.packed else _strided(o, x) if o is not None else None
+            for i, (o, x) in enumerate(zip(w.inputs, inputs, strict=True))
+        ]
         self._outputs = [_strided(o) for o in w.outputs]
         self._workspace = _memory(kernel.workspace_bytes)
         stride = -(-kernel.scratch_bytes // 64) * 64 + 64  # workers never share a cache line

@@ -22,8 +22,14 @@ from tensorwright.ops import activation as act
 from tensorwright.ops import elementwise as ew
 from tensorwright.ops.fused import Fused, Literal
 
-ELEMENTS = {DType.f32: "float", DType.f64: "double", DType.i64: "i64", DType.i32: "i32", DType.bool: "i8",
-            DType.u8: "i8"}
+ELEMENTS = {
+    DType.f32: "float",
+    DType.f64: "double",
+    DType.i64: "i64",
+    DType.i32: "i32",
+    DType.bool: "i8",
+    DType.u8: "i8",
+}
 
 _F32 = frozenset({DType.f32})
 _FLOATS = frozenset({DType.f32, DType.f64})
@@ -306,9 +312,25 @@ def _choice(how: str) -> _Emit:
 
 
 _MATH: dict[type[Op], Callable[[Function, Reg], Reg]] = {
-    ew.Exp: vm.exp, ew.Log: vm.log, act.Sigmoid: vm.sigmoid, ew.Tanh: vm.tanh, ew.Erf: vm.erf, act.Silu: vm.silu,
-    act.Mish: vm.mish, ew.Sin: vm.sin, ew.Cos: vm.cos, ew.Tan: vm.tan, ew.Asin: vm.asin, ew.Acos: vm.acos,
-    ew.Atan: vm.atan, ew.Sinh: vm.sinh, ew.Cosh: vm.cosh, ew.Asinh: vm.asinh, ew.Acosh: vm.acosh, ew.Atanh: vm.atanh}
+    ew.Exp: vm.exp,
+    ew.Log: vm.log,
+    act.Sigmoid: vm.sigmoid,
+    ew.Tanh: vm.tanh,
+    ew.Erf: vm.erf,
+    act.Silu: vm.silu,
+    act.Mish: vm.mish,
+    ew.Sin: vm.sin,
+    ew.Cos: vm.cos,
+    ew.Tan: vm.tan,
+    ew.Asin: vm.asin,
+    ew.Acos: vm.acos,
+    ew.Atan: vm.atan,
+    ew.Sinh: vm.sinh,
+    ew.Cosh: vm.cosh,
+    ew.Asinh: vm.asinh,
+    ew.Acosh: vm.acosh,
+    ew.Atanh: vm.atanh,
+}
 
 _RULES: dict[type[Op], _Rule] = {
     **{kind: _Rule(_function(emit), _F32) for kind, emit in _MATH.items()},

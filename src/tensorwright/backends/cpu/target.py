@@ -90,8 +90,12 @@ class CpuTarget:
 
     def as_dict(self) -> dict[str, Any]:
         """Every field and derived property, for `doctor --json` and plan headers."""
-        return {**dataclasses.asdict(self), "f32_lanes": self.lanes(DType.f32),
-                "vector_registers": self.vector_registers, "fingerprint": self.fingerprint}
+        return {
+            **dataclasses.asdict(self),
+            "f32_lanes": self.lanes(DType.f32),
+            "vector_registers": self.vector_registers,
+            "fingerprint": self.fingerprint,
+        }
 
     @staticmethod
     @functools.cache
@@ -122,8 +126,14 @@ class CpuTarget:
             return replace(host, isa=isa, triple="aarch64-unknown-linux-gnu", cpu="generic", features="+neon")
         triple = "x86_64-unknown-linux-gnu" if host.is_arm else host.triple
         if isa == "avx2":
-            return replace(host, isa=isa, triple=triple, cpu="haswell", features=_AVX2,
-                           gflops=host.gflops / 2 if host.isa == "avx512" else host.gflops)
+            return replace(
+                host,
+                isa=isa,
+                triple=triple,
+                cpu="haswell",
+                features=_AVX2,
+                gflops=host.gflops / 2 if host.isa == "avx512" else host.gflops,
+            )
         return replace(host, isa=isa, triple=triple, cpu="skylake-avx512", features=_AVX512)
 
 
@@ -136,31 +146,53 @@ def choose_isa(machine: str, features: dict[str, bool]) -> str:
     if machine in ("aarch64", "arm64"):
         return "neon"
     if machine not in ("x86_64", "amd64"):
-        raise TargetError(f"no CPU kernels for {machine!r} machines", why="generated code is for x86-64 and AArch64",
-                          do="use target='reference' (slow, NumPy)", code="D102")
+        raise TargetError(
+            f"no CPU kernels for {machine!r} machines",
+            why="generated code is for x86-64 and AArch64",
+            do="use target='reference' (slow, NumPy)",
+            code="D102",
+        )
     if all(features.get(name) for name in _AVX512_NEEDS):
         return "avx512"
     missing = [name for name in _AVX2_NEEDS if not features.get(name)]
     if missing:
-        raise TargetError("this CPU lacks instructions that every kernel needs", why=f"missing: {', '.join(missing)}",
-                          do="run on a CPU with AVX2 and FMA (2013 or later; in a virtual machine pass the host's CPU "
-                             "features through), or use target='reference' (slow, NumPy)", code="D103")
+        raise TargetError(
+            "this CPU lacks instructions that every kernel needs",
+            why=f"missing: {', '.join(missing)}",
+            do="run on a CPU with AVX2 and FMA (2013 or later; in a virtual machine pass the host's CPU "
+            "features through), or use target='reference' (slow, NumPy)",
+            code="D103",
+        )
     return "avx2"
 
 
 def _probe_static() -> CpuTarget:
     """Everything but the measured ceilings, which are 0."""
     if platform.system() != "Linux":
-        raise TargetError(f"the CPU backend does not run on {platform.system()}",
-                          why="its thread pool uses Linux futexes",
-                          do="use Linux, or target='reference' (slow, NumPy)", code="D104")
+        raise TargetError(
+            f"the CPU backend does not run on {platform.system()}",
+            why="its thread pool uses Linux futexes",
+            do="use Linux, or target='reference' (slow, NumPy)",
+            code="D104",
+        )
     features = llvm.get_host_cpu_features()
     isa = choose_isa(platform.machine(), features)
     # Wide registers pay off in dense kernels; LLVM's own default would often split them.
     extra = {"avx512": ",-prefer-256-bit", "avx2": ",-avx512f", "neon": ""}[isa]
     l1, l2, l3 = cache_sizes(Path("/sys/devices/system/cpu/cpu0/cache"))
-    return CpuTarget(isa, llvm.get_process_triple(), llvm.get_host_cpu_name(), features.flatten() + extra,
-                     available_cores(), l1, l2, l3, 0.0, 0.0, 0.0)
+    return CpuTarget(
+        isa,
+        llvm.get_process_triple(),
+        llvm.get_host_cpu_name(),
+        features.flatten() + extra,
+        available_cores(),
+        l1,
+        l2,
+        l3,
+        0.0,
+        0.0,
+        0.0,
+    )
 
 
 # -- caches and cores ---------------------------------------------------------------------------------

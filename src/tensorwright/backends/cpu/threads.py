@@ -37,7 +37,7 @@ _SPIN = _JOB + 24
 _IDLE, _POSTED, _ASLEEP, _STOP = range(4)
 
 _CALLER_ASLEEP = 1 << 30  # flag in the count of pending workers
-_BARRIER_SPIN = 1000      # pauses, some 10-40 us: longer than any phase imbalance worth a system call
+_BARRIER_SPIN = 1000  # pauses, some 10-40 us: longer than any phase imbalance worth a system call
 _FUTEX_WAIT_PRIVATE, _FUTEX_WAKE_PRIVATE = 128, 129
 _EVERYONE = (1 << 31) - 1
 
@@ -184,8 +184,12 @@ def _emit_worker_loop(module: Module, target: CpuTarget) -> None:
     pending = f.gep(state, _PENDING, "i8")
     idle = f.const("i32", _IDLE)
     with f.forever() as leave_when:
-        _emit_spin(f, target, lambda: f.compare("ne", f.atomic_load("i32", slot), _IDLE),
-                   f.load("i64", f.gep(state, _SPIN, "i8")))
+        _emit_spin(
+            f,
+            target,
+            lambda: f.compare("ne", f.atomic_load("i32", slot), _IDLE),
+            f.load("i64", f.gep(state, _SPIN, "i8")),
+        )
         with f.when(f.compare_exchange(slot, idle, f.const("i32", _ASLEEP))), f.forever() as awake_when:
             awake_when(f.compare("ne", f.atomic_load("i32", slot), _ASLEEP))
             _emit_futex(f, target, slot, _FUTEX_WAIT_PRIVATE, f.const("i32", _ASLEEP))
@@ -232,9 +236,13 @@ def _native() -> _Native:
     started = time.perf_counter_ns()
     spin(2000)
     spins_per_us = 2000 / max((time.perf_counter_ns() - started) / 1000, 1.0)
-    return _Native(code, ctypes.CFUNCTYPE(None, address, address, address, word)(code.address("pool_run")),
-                   ctypes.CFUNCTYPE(None, address, word)(code.address("worker_loop")),
-                   ctypes.CFUNCTYPE(word, address, word)(code.address("pool_stop")), spins_per_us)
+    return _Native(
+        code,
+        ctypes.CFUNCTYPE(None, address, address, address, word)(code.address("pool_run")),
+        ctypes.CFUNCTYPE(None, address, word)(code.address("worker_loop")),
+        ctypes.CFUNCTYPE(word, address, word)(code.address("pool_stop")),
+        spins_per_us,
+    )
 
 
 class Pool:
@@ -297,8 +305,12 @@ class Pool:
         with self._starting:
             while self._workers < workers and not self._closed:
                 tid = self._workers + 1
-                thread = threading.Thread(target=_work, args=(self._native, self._memory, self._state, tid),
-                                          name=f"tensorwright-{tid}", daemon=True)
+                thread = threading.Thread(
+                    target=_work,
+                    args=(self._native, self._memory, self._state, tid),
+                    name=f"tensorwright-{tid}",
+                    daemon=True,
+                )
                 try:
                     thread.start()
                 except RuntimeError as error:  # thread limit reached, or the interpreter is ending

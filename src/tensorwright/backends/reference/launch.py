@@ -36,8 +36,13 @@ class ReferenceProgram:
         try:
             self._graph = parse_graph(plan.graph, plan.constants)
         except ValueError as error:
-            raise PlanError("the plan's graph cannot be read", where=plan.name, why=str(error), do="build the plan again",
-                            code="P106") from error
+            raise PlanError(
+                "the plan's graph cannot be read",
+                where=plan.name,
+                why=str(error),
+                do="build the plan again",
+                code="P106",
+            ) from error
         self._inputs, self._outputs = plan.inputs, plan.outputs
         self.weights: Array = np.empty(0, np.uint8)
         steps = tuple(StepInfo(n.name, n.origin, f"reference {n.op.kind}", "") for n in self._graph.nodes)
@@ -58,7 +63,9 @@ class ReferenceProgram:
     def _evaluate(self, table: int, times: Array | None) -> None:
         tensors: tuple[TensorInfo, ...] = (*self._inputs, *self._outputs)
         pointers = (ctypes.c_uint64 * (FIRST_TENSOR + len(tensors))).from_address(table)
-        arrays: list[Array] = [_array(p, t.shape, t.dtype.numpy) for p, t in zip(pointers[FIRST_TENSOR:], tensors, strict=True)]
+        arrays: list[Array] = [
+            _array(p, t.shape, t.dtype.numpy) for p, t in zip(pointers[FIRST_TENSOR:], tensors, strict=True)
+        ]
         values = dict(zip(self._graph.inputs, arrays, strict=False)) | self._graph.constants
         with np.errstate(all="ignore"):  # NaN and infinities flow, as in kernels
             for number, node in enumerate(self._graph.nodes):
@@ -67,7 +74,7 @@ class ReferenceProgram:
                 values.update(zip(node.outputs, results, strict=True))
                 if times is not None:
                     times[number] = started, time.perf_counter_ns()
-        for array, value in zip(arrays[len(self._inputs):], self._graph.outputs, strict=True):
+        for array, value in zip(arrays[len(self._inputs) :], self._graph.outputs, strict=True):
             array[...] = values[value]
 
 

@@ -49,8 +49,13 @@ def needed_nodes(model: LoadedModel, outputs: Sequence[str] | None) -> list[Node
             )
     order = _sorted(outputs if outputs is not None else [o.name for o in graph.output], given, producer, problems)
     if problems:
-        raise ModelError("the model is inconsistent", where=model.where, why=problems, code="M104",
-                         do="export the model again; onnx.checker.check_model shows what else it finds")
+        raise ModelError(
+            "the model is inconsistent",
+            where=model.where,
+            why=problems,
+            code="M104",
+            do="export the model again; onnx.checker.check_model shows what else it finds",
+        )
     return order
 
 
@@ -73,9 +78,7 @@ def _producers(graph: GraphProto, given: set[str], problems: list[str]) -> dict[
         for name in filter(None, node.output):
             if name in producer or name in given:
                 first = source_name(producer[name]) if name in producer else "an input or initializer"
-                problems.append(
-                    f"tensor {name!r} is made twice: by {first} and by {described(node)}"
-                )
+                problems.append(f"tensor {name!r} is made twice: by {first} and by {described(node)}")
             producer.setdefault(name, node)
     return producer
 

@@ -15,8 +15,9 @@ from tensorwright.ir.dims import Dim, SymDim
 from tensorwright.ir.types import TensorType
 
 
-def bind_shapes(model: LoadedModel, initializers: Collection[str], shapes: Mapping[str, Sequence[int]],
-                problems: Problems) -> tuple[dict[str, TensorType | None], dict[str, int]]:
+def bind_shapes(
+    model: LoadedModel, initializers: Collection[str], shapes: Mapping[str, Sequence[int]], problems: Problems
+) -> tuple[dict[str, TensorType | None], dict[str, int]]:
     """Input name to type (None when it has no usable type, which is reported), and the value of each fixed symbol.
 
     An open dim without a name gets the symbol `<input>_<axis>`. Raises ModelError M106 when `shapes` does not fit.
@@ -72,8 +73,10 @@ def _bindings(
         for dim, size in zip(input_type.shape, shape, strict=True):
             wanted = bindings.setdefault(next(iter(dim.symbols)), size) if isinstance(dim, SymDim) else dim
             if wanted != size:
-                why.append(f"input {name!r} is declared as {input_type}, given is {tuple(shape)}"
-                           + (f", but {dim} is {wanted} elsewhere" if isinstance(dim, SymDim) else ""))
+                why.append(
+                    f"input {name!r} is declared as {input_type}, given is {tuple(shape)}"
+                    + (f", but {dim} is {wanted} elsewhere" if isinstance(dim, SymDim) else "")
+                )
                 break
     if why:
         raise ModelError(

@@ -18,7 +18,8 @@ _OTHER_FORMATS = (
     (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to get the file itself"),
     (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint: export it to ONNX with torch.onnx.export"),
     (b"\x89HDF", "an HDF5 file, perhaps a Keras model: convert it with tf2onnx"),
-    (b"<!DOCTYPE", "a web page: the download went wrong"), (b"<html", "a web page: the download went wrong"),
+    (b"<!DOCTYPE", "a web page: the download went wrong"),
+    (b"<html", "a web page: the download went wrong"),
     (b"\x1f\x8b", "a gzip archive: unpack it first"),
 )
 
@@ -47,11 +48,19 @@ def load_model(model: str | os.PathLike[str] | bytes | ModelProto) -> LoadedMode
         path = pathlib.Path(model)
         loaded = LoadedModel(_parse(_read(path), str(path)), str(path), path.parent)
     if not loaded.proto.HasField("graph"):
-        raise ModelError("the file holds no ONNX graph", where=loaded.where, code="M103",
-                         do="check that it is an ONNX model and was copied completely")
+        raise ModelError(
+            "the file holds no ONNX graph",
+            where=loaded.where,
+            code="M103",
+            do="check that it is an ONNX model and was copied completely",
+        )
     if not all(isinstance(text, str) for text in _texts(loaded.proto)):  # protobuf leaves damaged text as bytes
-        raise ModelError("the model holds names that are not text", where=loaded.where, code="M103",
-                         do="copy or export the model again: the file is damaged")
+        raise ModelError(
+            "the model holds names that are not text",
+            where=loaded.where,
+            code="M103",
+            do="copy or export the model again: the file is damaged",
+        )
     return LoadedModel(prepared(loaded.proto, loaded.where), loaded.where, loaded.folder)
 
 

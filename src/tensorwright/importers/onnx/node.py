@@ -104,9 +104,12 @@ class OnnxNode:
         return tuple(contents.reshape(-1))
 
     def _unknown(self, index: int, because: str) -> NoReturn:
-        self.refuse(f"{because}, but input {self.proto.input[index]!r} is only known at run",
-                    "give every input a fixed shape with shapes=" if self._builder.has_symbols
-                    else "replace that input by a constant, for example with onnxsim or by exporting with fixed shapes")
+        self.refuse(
+            f"{because}, but input {self.proto.input[index]!r} is only known at run",
+            "give every input a fixed shape with shapes="
+            if self._builder.has_symbols
+            else "replace that input by a constant, for example with onnxsim or by exporting with fixed shapes",
+        )
 
     # -- attributes -----------------------------------------------------------------------------
     def attr(self, name: str, kind: type[T], default: T | None = None) -> T:

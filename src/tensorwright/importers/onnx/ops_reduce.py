@@ -50,9 +50,16 @@ def _log_sum_exp(b: Builder, x: Value, axes: tuple[int, ...], keepdims: bool) ->
 
 
 REDUCERS: Mapping[str, Reducer] = {
-    "ReduceSum": _plain("sum"), "ReduceMean": _plain("mean"), "ReduceMax": _plain("max"), "ReduceMin": _plain("min"),
-    "ReduceProd": _plain("prod"), "ReduceL1": _l1, "ReduceL2": _l2, "ReduceSumSquare": _sum_square,
-    "ReduceLogSum": _log_sum, "ReduceLogSumExp": _log_sum_exp,
+    "ReduceSum": _plain("sum"),
+    "ReduceMean": _plain("mean"),
+    "ReduceMax": _plain("max"),
+    "ReduceMin": _plain("min"),
+    "ReduceProd": _plain("prod"),
+    "ReduceL1": _l1,
+    "ReduceL2": _l2,
+    "ReduceSumSquare": _sum_square,
+    "ReduceLogSum": _log_sum,
+    "ReduceLogSumExp": _log_sum_exp,
 }
 
 
@@ -118,7 +125,11 @@ def lp_normalization(b: Builder, n: OnnxNode) -> Result:
 
 OPS = [
     *(form for name, reducer in REDUCERS.items() for form in _reduce_forms(name, reducer)),
-    _softmax_flattened("Softmax", Softmax), _softmax_flattened("LogSoftmax", LogSoftmax),
-    _softmax("Softmax", Softmax), _softmax("LogSoftmax", LogSoftmax),
-    _arg("ArgMax", ArgMax), _arg("ArgMin", ArgMin), lp_normalization,
+    _softmax_flattened("Softmax", Softmax),
+    _softmax_flattened("LogSoftmax", LogSoftmax),
+    _softmax("Softmax", Softmax),
+    _softmax("LogSoftmax", LogSoftmax),
+    _arg("ArgMax", ArgMax),
+    _arg("ArgMin", ArgMin),
+    lp_normalization,
 ]

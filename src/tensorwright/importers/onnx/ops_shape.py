@@ -158,7 +158,7 @@ def depth_to_space(b: Builder, n: OnnxNode) -> Result:
     """Moves blocks of channels to pixels."""
     x, size, mode = n.input(0), n.attr("blocksize", int), n.attr("mode", str, "DCR")
     batch, c, h, w = _image(x)
-    if mode not in ("DCR", "CRD") or size < 1 or (isinstance(c, int) and c % size ** 2):
+    if mode not in ("DCR", "CRD") or size < 1 or (isinstance(c, int) and c % size**2):
         raise ValueError(f"{x.type} has no blocks of size {size} in mode {mode!r}")
     deep = c // (size * size)
     block_first = mode == "DCR"

@@ -56,7 +56,7 @@ def _split(b: Builder, n: OnnxNode, sizes: tuple[int, ...] | None, parts: int) -
         or (isinstance(length, int) and sum(sizes) != length)
     ):
         raise ValueError(f"parts {list(sizes)} do not make up axis {axis} of {x.type} in {len(n.used_outputs)} outputs")
-    ends = [sum(sizes[:i + 1]) for i in range(len(sizes))]
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     return [
         x if size == length else b.add(Slice((end - size,), (end,), (axis,), (1,)), x)
         for size, end in zip(sizes, ends, strict=True)
@@ -79,8 +79,14 @@ def slice_(b: Builder, n: OnnxNode) -> Result:
     return _sliced(b, n, n.dims(1, because), n.dims(2, because), axes, steps)
 
 
-def _sliced(b: Builder, n: OnnxNode, starts: Sequence[Dim], ends: Sequence[Dim], axes: Sequence[int] | None,
-            steps: Sequence[int] | None) -> Value:
+def _sliced(
+    b: Builder,
+    n: OnnxNode,
+    starts: Sequence[Dim],
+    ends: Sequence[Dim],
+    axes: Sequence[int] | None,
+    steps: Sequence[int] | None,
+) -> Value:
     x = n.input(0)
     axes = tuple(range(len(starts))) if axes is None else axes
     steps = (1,) * len(starts) if steps is None else steps

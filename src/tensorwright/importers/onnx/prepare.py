@@ -40,8 +40,13 @@ def prepared(proto: ModelProto, where: str) -> ModelProto:
         try:
             proto = onnx.inliner.inline_local_functions(proto)
         except _ONNX_ERRORS as error:
-            raise ModelError("the functions of the model cannot be expanded", where=where, why=str(error), code="M104",
-                             do="export the model again without functions") from error
+            raise ModelError(
+                "the functions of the model cannot be expanded",
+                where=where,
+                why=str(error),
+                code="M104",
+                do="export the model again without functions",
+            ) from error
     if 0 < opset_of(proto) < OLDEST_OPSET and all(node.op_type not in _NOT_CONVERTED for node in proto.graph.node):
         proto = _if_possible(lambda: onnx.version_converter.convert_version(proto, OLDEST_OPSET), proto)
     opset = opset_of(proto)

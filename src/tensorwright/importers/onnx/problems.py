@@ -32,18 +32,29 @@ class Problems:
             kinds = len({kind for kind, _, _ in self._refusals})
             names = sum(map(len, self._refusals.values()))
             raise UnsupportedError(
-                f"{_plural(names, 'node')} of {_plural(kinds, 'kind')} cannot be imported", where=where, code="M201",
+                f"{_plural(names, 'node')} of {_plural(kinds, 'kind')} cannot be imported",
+                where=where,
+                code="M201",
                 problems=[_described(*key[:2], names) for key, names in self._refusals.items()] + self._mistakes,
-                do="; ".join(dict.fromkeys(do for _, _, do in self._refusals if do)))
+                do="; ".join(dict.fromkeys(do for _, _, do in self._refusals if do)),
+            )
         if self._mistakes:
-            raise ModelError("the model is inconsistent", where=where, why=self._mistakes, code="M104",
-                             do=f"correct the model where it is exported; {_CHECKER}")
+            raise ModelError(
+                "the model is inconsistent",
+                where=where,
+                why=self._mistakes,
+                code="M104",
+                do=f"correct the model where it is exported; {_CHECKER}",
+            )
 
 
 def _described(kind: str, reason: str, names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return f"{kind} ({', '.join(names[:_NAMES_SHOWN])}{more}), {len(names)} times: {reason}" if len(names) > 1 else \
-        f"{kind} ({names[0]}): {reason}"
+    return (
+        f"{kind} ({', '.join(names[:_NAMES_SHOWN])}{more}), {len(names)} times: {reason}"
+        if len(names) > 1
+        else f"{kind} ({names[0]}): {reason}"
+    )
 
 
 def _plural(count: int, word: str) -> str:

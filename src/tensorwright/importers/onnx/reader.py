@@ -99,8 +99,11 @@ class _Reader:
         if node.domain not in DEFAULT_DOMAINS:
             self._refuse(node, f"the domain {node.domain!r} is not known", "export with standard ONNX operators only")
         elif not OLDEST_OPSET <= opset <= NEWEST_OPSET:
-            self._refuse(node, f"this version reads the opsets {OLDEST_OPSET} to {NEWEST_OPSET}, not {opset}",
-                         "convert the model with onnx.version_converter.convert_version(model, 17)")
+            self._refuse(
+                node,
+                f"this version reads the opsets {OLDEST_OPSET} to {NEWEST_OPSET}, not {opset}",
+                "convert the model with onnx.version_converter.convert_version(model, 17)",
+            )
         elif (entry := find_op(node.op_type, opset)) is not None:
             return entry
         elif schema_of(node.op_type, opset) is None:
@@ -108,8 +111,11 @@ class _Reader:
                 node, f"opset {opset} of ONNX has no such operator", "export the model again with standard operators"
             )
         else:
-            self._refuse(node, "this version has no importer for the operator",
-                         "replace the operator where the model is exported, or ask for it in the issue tracker")
+            self._refuse(
+                node,
+                "this version has no importer for the operator",
+                "replace the operator where the model is exported, or ask for it in the issue tracker",
+            )
         return None
 
     def _translate(self, entry: OnnxOp, node: NodeProto, inputs: Sequence[Value | None]) -> None:

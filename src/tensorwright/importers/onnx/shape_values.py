@@ -40,7 +40,7 @@ def contents_of(op: Op, inputs: Sequence[Value | None], contents: Sequence[Conte
 
 def _shape_of(op: ShapeOf, inputs: Sequence[Value | None], known: Sequence[Contents]) -> Contents | None:
     (x,) = inputs
-    return None if x is None else _array(x.type.shape[op.start:op.end])
+    return None if x is None else _array(x.type.shape[op.start : op.end])
 
 
 def _array(dims: Sequence[Dim]) -> Contents:
@@ -85,7 +85,7 @@ def _gather(op: Gather, inputs: Sequence[Value | None], known: Sequence[Contents
     data, index = known
     if any(isinstance(i, SymDim) or not -data.shape[op.axis] <= i < data.shape[op.axis] for i in index.flat):
         return None
-    taken: Contents = np.empty(data.shape[:op.axis] + index.shape + data.shape[op.axis + 1:], object)
+    taken: Contents = np.empty(data.shape[: op.axis] + index.shape + data.shape[op.axis + 1 :], object)
     taken[...] = np.take(data, index.astype(np.int64), axis=op.axis)
     return taken
 

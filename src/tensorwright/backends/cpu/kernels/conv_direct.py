@@ -68,12 +68,29 @@ def conv_shape(p: Problem) -> ConvShape | str:
         return (fill, values[0]) if spatial == 1 else (values[0], values[1])
 
     def four(strides: tuple[int, ...]) -> tuple[int, int, int, int]:
-        return (strides[0], strides[1], 0, strides[2]) if spatial == 1 else (strides[0], strides[1], strides[2], strides[3])
+        return (
+            (strides[0], strides[1], 0, strides[2])
+            if spatial == 1
+            else (strides[0], strides[1], strides[2], strides[3])
+        )
 
     (in_h, in_w), (out_h, out_w) = pair(x.shape[2:], 1), pair(out.shape[2:], 1)
-    return ConvShape(out.shape[0], x.shape[1], out.shape[1], in_h, in_w, out_h, out_w, pair(w.shape[2:], 1), pair(conv.strides, 1),
-                     pair(conv.pads[:spatial], 0), pair(conv.dilations, 1), four(x.strides), four(out.strides),
-                     tuple(four(aligned_strides(e, rank)) for e in p.extras))
+    return ConvShape(
+        out.shape[0],
+        x.shape[1],
+        out.shape[1],
+        in_h,
+        in_w,
+        out_h,
+        out_w,
+        pair(w.shape[2:], 1),
+        pair(conv.strides, 1),
+        pair(conv.pads[:spatial], 0),
+        pair(conv.dilations, 1),
+        four(x.strides),
+        four(out.strides),
+        tuple(four(aligned_strides(e, rank)) for e in p.extras),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +137,9 @@ class ConvDirect(KernelFamily[ConvDirectConfig, CpuTarget, CpuKernel]):
         s = conv_shape(problem_of(w))
         return 0.0 if isinstance(s, str) else s.flops / (t.gflops * 1e9 * t.cores)
 
-    def emit(self, w: Workload, c: ConvDirectConfig, t: CpuTarget, symbol: str, constants: dict[int, Array]) -> CpuKernel:
+    def emit(
+        self, w: Workload, c: ConvDirectConfig, t: CpuTarget, symbol: str, constants: dict[int, Array]
+    ) -> CpuKernel:
         p = problem_of(w)
         s = conv_shape(p)
         if isinstance(s, str):
@@ -169,15 +188,24 @@ class _Emitter:
     def _valid(self, first: int, pixels: int) -> tuple[tuple[bool, ...], ...]:
         """valid[i][tap column]: whether pixel first+i has that tap inside the input row."""
         s = self.s
-        return tuple(tuple(0 <= (first + i) * s.stride[1] + tap * s.dilation[1] - s.pad[1] < s.in_w for tap in range(s.kernel[1]))
-                     for i in range(pixels))
+        return tuple(
+            tuple(
+                0 <= (first + i) * s.stride[1] + tap * s.dilation[1] - s.pad[1] < s.in_w for tap in range(s.kernel[1])
+            )
+            for i in range(pixels)
+        )
 
     def _tile(self, valid: tuple[tuple[bool, ...], ...], columns: int, number: int) -> str:
         """A private function computing one tile of pixels with this pattern of valid taps."""
         s = self.s
         name = f"{self.symbol}_tile_{number}_{columns}"
-        args = [("ptr", "x"), ("ptr", "w"), ("ptr", "out"), *(("ptr", f"e{i}") for i in range(len(s.extras))),
-                *(("i64", n) for n in ("from", "tap0", "tap1", "n", "row", "col", "channel"))]
+        args = [
+            ("ptr", "x"),
+            ("ptr", "w"),
+            ("ptr", "out"),
+            *(("ptr", f"e{i}") for i in range(len(s.extras))),
+            *(("i64", n) for n in ("from", "tap0", "tap1", "n", "row", "col", "channel")),
+        ]
         f = self.m.function(name, args, private=True)
         vectors, pixels = math.ceil(columns / self.lanes), len(valid)
         tile = zero_tile(f, pixels, vectors, self.lanes)
@@ -192,16 +220,22 @@ class _Emitter:
 
                 def step(c: Reg | int, tap: int = tap, x_tap: Reg = x_tap, row_w: Reg = row_w) -> None:
                     at_x, at_w = f.i64(c) * s.x[1], row_w + f.i64(c) * self.width
-                    rank1_update(f, tile, self.lanes,
-                                 lambda i: f.load("float", x_tap, at_x + i * s.stride[1] * s.x[3]) if valid[i][tap] else None,
-                                 lambda j: f.load(vector(self.lanes), w, at_w + (tap * s.c * self.width + j * self.lanes)))
+                    rank1_update(
+                        f,
+                        tile,
+                        self.lanes,
+                        lambda i: f.load("float", x_tap, at_x + i * s.stride[1] * s.x[3]) if valid[i][tap] else None,
+                        lambda j: f.load(vector(self.lanes), w, at_w + (tap * s.c * self.width + j * self.lanes)),
+                    )
 
                 unrolled(f, s.c, self.c.unroll, step)
         extras = [f.arg(f"e{i}") for i in range(len(s.extras))]
         for i in range(pixels):
             for j in range(vectors):
                 index = (f.arg("n"), f.arg("channel") + j * self.lanes, f.arg("row"), f.arg("col") + i)
-                self.epilogue.finish(f, tile[i][j].get(), f.arg("out"), extras, index, min(self.lanes, columns - j * self.lanes))
+                self.epilogue.finish(
+                    f, tile[i][j].get(), f.arg("out"), extras, index, min(self.lanes, columns - j * self.lanes)
+                )
         f.ret()
         return name
 
@@ -221,9 +255,14 @@ class _Emitter:
             first = block * c.rows
             last = f.minimum(first + c.rows, s.out_h)
             full = s.k // self.width
-            choose(f, f.compare("slt", panel, full), full > 0, full < self.panels,
-                   lambda: self._rows(f, n, panel, first, last, self.width),
-                   lambda: self._rows(f, n, panel, first, last, s.k - full * self.width))
+            choose(
+                f,
+                f.compare("slt", panel, full),
+                full > 0,
+                full < self.panels,
+                lambda: self._rows(f, n, panel, first, last, self.width),
+                lambda: self._rows(f, n, panel, first, last, s.k - full * self.width),
+            )
         f.ret()
 
     def _rows(self, f: Function, n: Reg, panel: Reg, first: Reg, last: Reg, columns: int) -> None:
@@ -244,13 +283,31 @@ class _Emitter:
         with f.loop(first, last) as row:
             top = row * s.stride[0] - s.pad[0]
             # taps r with 0 <= top + r*dilation < in_h
-            tap0 = f.select(f.compare("slt", top, 0), f.binary("udiv", f.i64(s.dilation[0] - 1) - top, s.dilation[0]), f.i64(0))
-            tap1 = f.minimum(f.binary("sdiv", f.maximum(f.i64(s.in_h + s.dilation[0] - 1) - top, 0), s.dilation[0]), s.kernel[0])
+            tap0 = f.select(
+                f.compare("slt", top, 0), f.binary("udiv", f.i64(s.dilation[0] - 1) - top, s.dilation[0]), f.i64(0)
+            )
+            tap1 = f.minimum(
+                f.binary("sdiv", f.maximum(f.i64(s.in_h + s.dilation[0] - 1) - top, 0), s.dilation[0]), s.kernel[0]
+            )
             start = n * s.x[0] + top * s.x[2]
             for name, column, tiles in runs:
                 with f.loop(column, column + tiles * c.pixels, c.pixels) as col:
                     left = start + (col * s.stride[1] - s.pad[1]) * s.x[3]
-                    f.call(name, "void", f.arg("in0"), w, f.arg("out"), *extras, left, tap0, tap1, n, row, col, panel * self.width)
+                    f.call(
+                        name,
+                        "void",
+                        f.arg("in0"),
+                        w,
+                        f.arg("out"),
+                        *extras,
+                        left,
+                        tap0,
+                        tap1,
+                        n,
+                        row,
+                        col,
+                        panel * self.width,
+                    )
 
 
 __all__ = ["ConvDirect", "ConvDirectConfig", "ConvShape", "conv_shape"]

@@ -7,7 +7,6 @@ V[point][tile][C]; a unit then multiplies a block of tiles by one panel of trans
 U[panel][point][C][width] and applies the output transform and the epilogue while the products are in cache.
 An infinity or NaN in the input would spread over the whole tile (inf - inf), as would an overflow; tiles with a
 non-finite result are therefore computed again directly, with the weights taken back out of U.
-Transforms: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,55 +26,10 @@ from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, body_problem, problem_of
 from tensorwright.backends.cpu.kernels.conv_direct import ConvShape, conv_shape
 from tensorwright.backends.cpu.kernels.microkernel import choose, column_panels, rank1_update, unrolled, zero_tile
+from tensorwright.backends.cpu.kernels.winograd_transforms import INVERSE, TRANSFORMS
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
-
-Lin = Callable[[Function, Sequence[Reg]], list[Reg]]
-
-
-def _input_2(f: Function, d: Sequence[Reg]) -> list[Reg]:
-    """B^T d of F(2,3)."""
-    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
-
-
-def _output_2(f: Function, d: Sequence[Reg]) -> list[Reg]:
-    """A^T d of F(2,3)."""
-    return [d[0] + d[1] + d[2], d[1] - d[2] - d[3]]
-
-
-def _input_4(f: Function, d: Sequence[Reg]) -> list[Reg]:
-    """B^T d of F(4,3), rows 1-2 and 3-4 sharing their even and odd halves."""
-    def c(value: float) -> Reg:
-        return f.const(d[0].ty, value)
-
-    even, odd = f.fma(d[2], c(-4), d[4]), f.fma(d[1], c(-4), d[3])
-    near, far = d[4] - d[2], (d[3] - d[1]) * 2.0
-    return [f.fma(d[0], c(4), f.fma(d[2], c(-5), d[4])), even + odd, even - odd, near + far, near - far,
-            f.fma(d[1], c(4), f.fma(d[3], c(-5), d[5]))]
-
-
-def _output_4(f: Function, d: Sequence[Reg]) -> list[Reg]:
-    """A^T d of F(4,3)."""
-    def c(value: float) -> Reg:
-        return f.const(d[0].ty, value)
-
-    s1, s2, s3, s4 = d[1] + d[2], d[1] - d[2], d[3] + d[4], d[3] - d[4]
-    return [d[0] + s1 + s3, f.fma(s4, c(2), s2), f.fma(s3, c(4), s1), f.fma(s4, c(8), s2) + d[5]]
-
-
-_TRANSFORMS: dict[int, tuple[Lin, Lin, Array]] = {
-    2: (_input_2, _output_2, np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])),
-    4: (_input_4, _output_4, np.array([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
-                                       [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])),
-}
-
-
-# Row i of a kernel as a sum of (row of U, factor): the transform G undone.
-_INVERSE: dict[int, tuple[tuple[tuple[int, float], ...], ...]] = {
-    2: (((0, 1.0),), ((1, 1.0), (2, -1.0)), ((3, 1.0),)),
-    4: (((0, 4.0),), ((1, -3.0), (2, 3.0)), ((5, 1.0),)),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +55,9 @@ class ConvWinograd(KernelFamily[WinogradConfig, CpuTarget, CpuKernel]):
         if isinstance(s, str):
             return Reject(s)
         if s.kernel != (3, 3) or s.stride != (1, 1) or s.dilation != (1, 1):
-            return Reject(f"kernel {s.kernel}, stride {s.stride}, dilation {s.dilation}: needs 3x3 with stride and dilation 1")
+            return Reject(
+                f"kernel {s.kernel}, stride {s.stride}, dilation {s.dilation}: needs 3x3 with stride and dilation 1"
+            )
         if any(o is not None and o.dtype is not DType.f32 for o in p.inputs):
             return Reject("an operand is not f32")
         if s.x[1] != 1 or s.c < t.lanes(DType.f32) // 2 or s.k < t.lanes(DType.f32) // 2:
@@ -115,11 +71,26 @@ class ConvWinograd(KernelFamily[WinogradConfig, CpuTarget, CpuKernel]):
             return
         lanes = t.lanes(DType.f32)
         vectors = math.ceil(s.k / lanes)
-        shapes = [(14, 2), (6, 4), (9, 3), (12, 2), (7, 2), (8, 2)] if t.vector_registers == 32 else [(6, 2), (4, 3), (3, 3)]
+        shapes = (
+            [(14, 2), (6, 4), (9, 3), (12, 2), (7, 2), (8, 2)] if t.vector_registers == 32 else [(6, 2), (4, 3), (3, 3)]
+        )
         for m in (4, 2) if s.out_h * s.out_w <= 256 else (4,):
             tiles = s.n * math.ceil(s.out_h / m) * math.ceil(s.out_w / m)
-            fits = [(math.ceil(tiles / r) * r / tiles * math.ceil(vectors / v) * v / vectors * (1 + 0.4 * (r + v) / (r * v)), r, v)
-                    for r, v in shapes if v <= vectors and r <= max(tiles, 4)] or [(1.0, min(4, tiles), 1)]
+            fits = [
+                (
+                    math.ceil(tiles / r)
+                    * r
+                    / tiles
+                    * math.ceil(vectors / v)
+                    * v
+                    / vectors
+                    * (1 + 0.4 * (r + v) / (r * v)),
+                    r,
+                    v,
+                )
+                for r, v in shapes
+                if v <= vectors and r <= max(tiles, 4)
+            ] or [(1.0, min(4, tiles), 1)]
             fits.sort()
             for _, rows, v in fits[:2]:
                 per_tile = 4 * (m + 2) ** 2 * (s.c + v * lanes)
@@ -142,6 +113,7 @@ class ConvWinograd(KernelFamily[WinogradConfig, CpuTarget, CpuKernel]):
 
 def _block_tiles(tiles: int, rows: int, most: int, cores: int) -> int:
     """Row tiles per block, at most `most`, that share the tiles out most evenly; larger blocks on a tie."""
+
     def longest(size: int) -> int:
         return math.ceil(math.ceil(tiles / (rows * size)) / cores) * size
 
@@ -155,7 +127,7 @@ class _Emitter:
         self.p, self.s, self.c, self.symbol = p, s, c, symbol
         self.lanes = t.lanes(DType.f32)
         self.ty = vector(self.lanes)
-        self.input, self.output, self.g = _TRANSFORMS[c.m]
+        self.input, self.output, self.g = TRANSFORMS[c.m]
         self.size = c.m + 2
         self.points = self.size**2
         self.width = c.vectors * self.lanes
@@ -176,8 +148,13 @@ class _Emitter:
         if not c.inline:
             stages.append(self._input_stage())
         stages.append(self._main_stage())
-        return CpuKernel(self.m.text(), tuple(stages), workspace_bytes=0 if c.inline else v_bytes,
-                         scratch_bytes=products + (v_bytes if c.inline else 0), packed={1: self._packed(weights)})
+        return CpuKernel(
+            self.m.text(),
+            tuple(stages),
+            workspace_bytes=0 if c.inline else v_bytes,
+            scratch_bytes=products + (v_bytes if c.inline else 0),
+            packed={1: self._packed(weights)},
+        )
 
     def _packed(self, weights: Array) -> Array:
         """U = G w G^T as [panels][points][c][width], zero-padded output channels; computed in f64."""
@@ -193,7 +170,11 @@ class _Emitter:
         name = f"{self.symbol}_input_{'border' if border else 'inner'}"
         if any(fn.name == name for fn in self.m.functions):
             return name
-        f = self.m.function(name, [("ptr", "x"), ("ptr", "v"), ("i64", "from"), ("i64", "top"), ("i64", "left"), ("i64", "step")], private=True)
+        f = self.m.function(
+            name,
+            [("ptr", "x"), ("ptr", "v"), ("i64", "from"), ("i64", "top"), ("i64", "left"), ("i64", "step")],
+            private=True,
+        )
         x, v, top, left = f.arg("x"), f.arg("v"), f.arg("top"), f.arg("left")
         rows_ok = [f.compare("ult", top + i, s.in_h) for i in range(self.size)] if border else []
         cols_ok = [f.compare("ult", left + j, s.in_w) for j in range(self.size)] if border else []
@@ -227,10 +208,17 @@ class _Emitter:
         n, row, col = self._position(tile)
         top, left = row * m - s.pad[0], col * m - s.pad[1]
         start = n * s.x[0] + top * s.x[2] + left * s.x[3]
-        inner = f.binary("and", f.binary("and", f.compare("sge", top, 0), f.compare("sle", top, s.in_h - self.size)),
-                         f.binary("and", f.compare("sge", left, 0), f.compare("sle", left, s.in_w - self.size)))
+        inner = f.binary(
+            "and",
+            f.binary("and", f.compare("sge", top, 0), f.compare("sle", top, s.in_h - self.size)),
+            f.binary("and", f.compare("sge", left, 0), f.compare("sle", left, s.in_w - self.size)),
+        )
         args = (f.arg("in0"), v, start, top, left, f.i64(step))
-        f.branch(inner, lambda: self._void(f, self._transform(border=False), args), lambda: self._void(f, self._transform(border=True), args))
+        f.branch(
+            inner,
+            lambda: self._void(f, self._transform(border=False), args),
+            lambda: self._void(f, self._transform(border=True), args),
+        )
 
     @staticmethod
     def _void(f: Function, name: str, args: Sequence[Reg]) -> None:
@@ -271,8 +259,13 @@ class _Emitter:
 
         def step(k: Reg | int) -> None:
             k = f.i64(k)
-            rank1_update(f, tile, self.lanes, lambda i: f.load("float", v, k + i * self.padded_c),
-                         lambda j: f.load(self.ty, u, k * self.width + j * self.lanes))
+            rank1_update(
+                f,
+                tile,
+                self.lanes,
+                lambda i: f.load("float", v, k + i * self.padded_c),
+                lambda j: f.load(self.ty, u, k * self.width + j * self.lanes),
+            )
 
         unrolled(f, self.s.c, 4, step)
         for i in range(rows):
@@ -289,10 +282,16 @@ class _Emitter:
             return name
         extras = [f"e{i}" for i in range(len(s.extras))]
         positions = ("n", "row", "col", "channel")
-        f = self.m.function(name, [*(("ptr", a) for a in ("product", "x", "u", "out", *extras)), *(("i64", a) for a in positions)], private=True)
+        f = self.m.function(
+            name,
+            [*(("ptr", a) for a in ("product", "x", "u", "out", *extras)), *(("i64", a) for a in positions)],
+            private=True,
+        )
         step = self.c.block * self.width
-        columns = [self.output(f, [f.load(self.ty, f.arg("product"), (a * self.size + b) * step) for a in range(self.size)])
-                   for b in range(self.size)]
+        columns = [
+            self.output(f, [f.load(self.ty, f.arg("product"), (a * self.size + b) * step) for a in range(self.size)])
+            for b in range(self.size)
+        ]
         tile = [self.output(f, [columns[b][y] for b in range(self.size)]) for y in range(m)]
         total = functools.reduce(operator.add, [value for row in tile for value in row])
 
@@ -312,34 +311,47 @@ class _Emitter:
         return name
 
     def _inside(self, f: Function, y: Reg | int, x: Reg | int) -> Reg:
-        return f.binary("and", f.compare("slt", f.arg("row") + y, self.s.out_h), f.compare("slt", f.arg("col") + x, self.s.out_w))
+        return f.binary(
+            "and", f.compare("slt", f.arg("row") + y, self.s.out_h), f.compare("slt", f.arg("col") + x, self.s.out_w)
+        )
 
     def _direct(self, count: int) -> str:
-        """Private function: one output tile, one vector of channels, without transforms. Rare, so it is small, not fast."""
+        """Private function: one output tile, one vector of channels, without transforms; rare, so small, not fast."""
         s, m = self.s, self.c.m
         name = f"{self.symbol}_direct_{count}"
         if any(fn.name == name for fn in self.m.functions):
             return name
         extras = [f"e{i}" for i in range(len(s.extras))]
-        f = self.m.function(name, [*(("ptr", a) for a in ("x", "u", "out", *extras)),
-                                   *(("i64", a) for a in ("n", "row", "col", "channel"))], private=True)
+        f = self.m.function(
+            name,
+            [*(("ptr", a) for a in ("x", "u", "out", *extras)), *(("i64", a) for a in ("n", "row", "col", "channel"))],
+            private=True,
+        )
         with f.loop(0, m) as y, f.loop(0, m) as x, f.when(self._inside(f, y, x)):
             row, col = f.arg("row") + y, f.arg("col") + x
             acc = f.var(self.ty, f.const(self.ty, 0.0))
             for i, j in itertools.product(range(3), range(3)):
                 at_y, at_x = row + (i - s.pad[0]), col + (j - s.pad[1])
-                with (f.when(f.binary("and", f.compare("ult", at_y, s.in_h), f.compare("ult", at_x, s.in_w))), f.loop(0, s.c) as c):
+                with (
+                    f.when(f.binary("and", f.compare("ult", at_y, s.in_h), f.compare("ult", at_x, s.in_w))),
+                    f.loop(0, s.c) as c,
+                ):
                     value = f.load("float", f.arg("x"), f.arg("n") * s.x[0] + at_y * s.x[2] + at_x * s.x[3] + c)
                     acc.set(f.fma(f.splat(value, self.lanes), self._weight(f, i, j, c), acc.get()))
-            self.epilogue.finish(f, acc.get(), f.arg("out"), [f.arg(e) for e in extras], (f.arg("n"), f.arg("channel"), row, col), count)
+            self.epilogue.finish(
+                f, acc.get(), f.arg("out"), [f.arg(e) for e in extras], (f.arg("n"), f.arg("channel"), row, col), count
+            )
         f.ret()
         return name
 
     def _weight(self, f: Function, i: int, j: int, c: Reg) -> Reg:
         """Kernel element (i, j) of input channel c, taken back out of the transformed weights."""
         point_elems = self.s.c * self.width
-        terms = [f.load(self.ty, f.arg("u"), c * self.width + (a * self.size + b) * point_elems) * (fa * fb)
-                 for a, fa in _INVERSE[self.c.m][i] for b, fb in _INVERSE[self.c.m][j]]
+        terms = [
+            f.load(self.ty, f.arg("u"), c * self.width + (a * self.size + b) * point_elems) * (fa * fb)
+            for a, fa in INVERSE[self.c.m][i]
+            for b, fb in INVERSE[self.c.m][j]
+        ]
         return functools.reduce(operator.add, terms)
 
     def _main_stage(self) -> Stage:
@@ -373,9 +385,9 @@ class _Emitter:
             at_p = f.gep(products, point * (c.block * self.width))
             with f.loop(0, last - first, c.rows) as row:
                 args = (f.gep(at_v, row * self.padded_c), at_u, f.gep(at_p, row * self.width))
-                choose(f, f.compare("sle", row + c.rows, last - first), self.tiles >= c.rows, rest > 0,
-                       lambda args=args: self._void(f, self._product(c.rows), args),  # type: ignore[misc]
-                       lambda args=args: self._void(f, self._product(rest), args))  # type: ignore[misc]
+                full = functools.partial(self._void, f, self._product(c.rows), args)
+                part = functools.partial(self._void, f, self._product(rest), args) if rest else full
+                choose(f, f.compare("sle", row + c.rows, last - first), self.tiles >= c.rows, rest > 0, full, part)
         with f.loop(first, last) as tile:
             n, tile_row, tile_col = self._position(tile)
             row, col = tile_row * c.m, tile_col * c.m
@@ -384,18 +396,38 @@ class _Emitter:
                 channel = panel * self.width + j * self.lanes
                 at = f.gep(products, (tile - first) * self.width + j * self.lanes)
                 extras = [f.arg(f"in{len(self.p.inputs) + i}") for i in range(len(s.extras))]
-                tail_args: tuple[Reg, ...] = (at, f.arg("in0"), f.gep(u, j * self.lanes), f.arg("out"), *extras, n, row, col, channel)
+                output_args: tuple[Reg, ...] = (
+                    at,
+                    f.arg("in0"),
+                    f.gep(u, j * self.lanes),
+                    f.arg("out"),
+                    *extras,
+                    n,
+                    row,
+                    col,
+                    channel,
+                )
 
-                def emit(count: int, args: tuple[Reg, ...] = tail_args) -> None:
+                def emit(count: int, args: tuple[Reg, ...] = output_args) -> None:
                     ragged = s.out_h % c.m or s.out_w % c.m
-                    choose(f, inner, s.out_h >= c.m and s.out_w >= c.m, bool(ragged),
-                           lambda: self._void(f, self._output(count, border=False), args),
-                           lambda: self._void(f, self._output(count, border=True), args))
+                    choose(
+                        f,
+                        inner,
+                        s.out_h >= c.m and s.out_w >= c.m,
+                        bool(ragged),
+                        lambda: self._void(f, self._output(count, border=False), args),
+                        lambda: self._void(f, self._output(count, border=True), args),
+                    )
 
-                tail = s.k % self.lanes
                 with f.when(f.compare("slt", channel, s.k)):
-                    choose(f, f.compare("sle", channel + self.lanes, s.k), s.k >= self.lanes, tail > 0,
-                           lambda: emit(self.lanes), lambda: emit(tail))
+                    choose(
+                        f,
+                        f.compare("sle", channel + self.lanes, s.k),
+                        s.k >= self.lanes,
+                        s.k % self.lanes > 0,
+                        lambda: emit(self.lanes),
+                        lambda: emit(s.k % self.lanes),
+                    )
 
 
 __all__ = ["ConvWinograd", "WinogradConfig"]

@@ -34,8 +34,14 @@ from tensorwright.ops.index import Gather
 
 _OUT, _DATA, _INDICES = 0, 1, 2  # operands of the nest; the epilogue's follow
 _BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
-_NAN_BITS = {DType.f64: 0x7FF8 << 48, DType.f32: 0x7FC0 << 16, DType.f16: 0x7E00, DType.bf16: 0x7FC0,
-             DType.f8e4m3fn: 0x7F, DType.f8e5m2: 0x7E}
+_NAN_BITS = {
+    DType.f64: 0x7FF8 << 48,
+    DType.f32: 0x7FC0 << 16,
+    DType.f16: 0x7E00,
+    DType.bf16: 0x7FC0,
+    DType.f8e4m3fn: 0x7F,
+    DType.f8e5m2: 0x7E,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +93,12 @@ class _Slices:
         axis, rank = p.anchor.axis, len(p.output.shape)
         self.size, self.step = data.shape[axis], data.strides[axis]
         inner = len(data.shape) - axis - 1
-        strides = [p.output.strides, (*data.strides[:axis], *(0,) * len(indices.shape), *data.strides[axis + 1 :]),
-                   (*(0,) * axis, *indices.strides, *(0,) * inner), *(aligned_strides(e, rank) for e in p.extras)]
+        strides = [
+            p.output.strides,
+            (*data.strides[:axis], *(0,) * len(indices.shape), *data.strides[axis + 1 :]),
+            (*(0,) * axis, *indices.strides, *(0,) * inner),
+            *(aligned_strides(e, rank) for e in p.extras),
+        ]
         *self.outer, self.row = self._nest(p.output, strides)
         if self.row.strides[_INDICES]:
             self.outer, self.row = [*self.outer, self.row], Axis(1, (0,) * len(strides))
@@ -99,8 +109,12 @@ class _Slices:
         self.index_type = ELEMENTS[indices.dtype]
         self.data_strides, self.index_strides = operand_strides(nest, _DATA), operand_strides(nest, _INDICES)
         self.extras = [f.arg(f"in{i + 2}") for i in range(len(p.extras))]
-        self.epilogue = Epilogue(p.fused, operand_strides(nest, _OUT),
-                                 [operand_strides(nest, 3 + i) for i in range(len(p.extras))], len(nest) - 1)
+        self.epilogue = Epilogue(
+            p.fused,
+            operand_strides(nest, _OUT),
+            [operand_strides(nest, 3 + i) for i in range(len(p.extras))],
+            len(nest) - 1,
+        )
         self.share = Share.of(math.prod(sizes_of(self.outer)), self.row.size)
 
     def _nest(self, out: Operand, strides: list[tuple[int, ...]]) -> list[Axis]:

@@ -40,8 +40,12 @@ class Axis:
             return inner
         if inner.size == 1:
             return self
-        pairs = [(self.left, inner.left), (self.right, inner.right), (self.output, inner.output),
-                 *zip(self.extras, inner.extras, strict=True)]
+        pairs = [
+            (self.left, inner.left),
+            (self.right, inner.right),
+            (self.output, inner.output),
+            *zip(self.extras, inner.extras, strict=True),
+        ]
         if any(o != inner.size * i for o, i in pairs):
             return None
         return Axis(self.size * inner.size, inner.left, inner.right, inner.output, inner.extras)
@@ -121,13 +125,21 @@ def _matmul_shape(p: Problem) -> GemmShape | str:
     out_shape, out_strides = widen(out, left=one_left, right=one_right)
     extras = []
     for e in p.extras:
-        full = Operand(e.dtype, (1,) * (len(out.shape) - len(e.shape)) + e.shape, (0,) * (len(out.shape) - len(e.shape)) + e.strides)
+        full = Operand(
+            e.dtype,
+            (1,) * (len(out.shape) - len(e.shape)) + e.shape,
+            (0,) * (len(out.shape) - len(e.shape)) + e.strides,
+        )
         extras.append(over(widen(full, left=one_left, right=one_right)[1]))
     a_over, b_over, o_over = over(a_strides), over(b_strides), over(out_strides)
     out_shape = (1,) * (rank - len(out_shape)) + out_shape
-    axes = [Axis(out_shape[i], a_over[i], b_over[i] if i < rank - 2 else 0, o_over[i], tuple(e[i] for e in extras))
-            for i in range(rank - 1)]
-    return _shape(axes, out_shape[-1], a_shape[-1], a_over[-1], b_over[-2], b_over[-1], o_over[-1], tuple(e[-1] for e in extras))
+    axes = [
+        Axis(out_shape[i], a_over[i], b_over[i] if i < rank - 2 else 0, o_over[i], tuple(e[i] for e in extras))
+        for i in range(rank - 1)
+    ]
+    return _shape(
+        axes, out_shape[-1], a_shape[-1], a_over[-1], b_over[-2], b_over[-1], o_over[-1], tuple(e[-1] for e in extras)
+    )
 
 
 def _pointwise_convolution_shape(p: Problem, conv: Convolution) -> GemmShape | str:
@@ -140,13 +152,31 @@ def _pointwise_convolution_shape(p: Problem, conv: Convolution) -> GemmShape | s
         return f"groups={conv.groups}, pads={conv.pads}: not a plain matrix product"
     rank = len(out.shape)
     extras = [aligned_strides(e, rank) for e in p.extras]
-    axes = [Axis(out.shape[i], x.strides[i] * (conv.strides[i - 2] if i >= 2 else 1), 0, out.strides[i], tuple(e[i] for e in extras))
-            for i in (0, *range(2, rank))]
-    return _shape(axes, w.shape[0], w.shape[1], x.strides[1], w.strides[1], w.strides[0], out.strides[1], tuple(e[1] for e in extras))
+    axes = [
+        Axis(
+            out.shape[i],
+            x.strides[i] * (conv.strides[i - 2] if i >= 2 else 1),
+            0,
+            out.strides[i],
+            tuple(e[i] for e in extras),
+        )
+        for i in (0, *range(2, rank))
+    ]
+    return _shape(
+        axes,
+        w.shape[0],
+        w.shape[1],
+        x.strides[1],
+        w.strides[1],
+        w.strides[0],
+        out.strides[1],
+        tuple(e[1] for e in extras),
+    )
 
 
-def _shape(axes: Sequence[Axis], n: int, k: int, left_k: int, right_k: int, right_n: int, out_n: int,
-           extras_n: tuple[int, ...]) -> GemmShape:
+def _shape(
+    axes: Sequence[Axis], n: int, k: int, left_k: int, right_k: int, right_n: int, out_n: int, extras_n: tuple[int, ...]
+) -> GemmShape:
     joined = [axes[0]]
     for axis in axes[1:]:
         both = joined[-1].then(axis)
@@ -245,7 +275,9 @@ class _Emitter:
         self.panel_elems = g.k * self.width
         self.m = Module()
         self.extras = len(p.extras)
-        self.epilogue = Epilogue(p.fused, (g.rows.output, g.out_n), [(a, b) for a, b in zip(g.rows.extras, g.extras_n, strict=True)], 1)
+        self.epilogue = Epilogue(
+            p.fused, (g.rows.output, g.out_n), [(a, b) for a, b in zip(g.rows.extras, g.extras_n, strict=True)], 1
+        )
 
     def kernel(self) -> CpuKernel:
         g = self.g
@@ -312,12 +344,21 @@ class _Emitter:
                     for j in range(self.c.vectors):
                         count = min(self.lanes, columns - j * self.lanes)
                         offset = k * g.right_k + j * self.lanes * g.right_n
-                        value = (load_lanes(f, first, offset, g.right_n, self.lanes, count) if count > 0
-                                 else f.const(f"<{self.lanes} x float>", 0.0))
+                        value = (
+                            load_lanes(f, first, offset, g.right_n, self.lanes, count)
+                            if count > 0
+                            else f.const(f"<{self.lanes} x float>", 0.0)
+                        )
                         f.store(value, target, k * self.width + j * self.lanes)
 
-            choose(f, f.compare("slt", panel, full), full > 0, full < self.panels,
-                    lambda: copy(self.width), lambda: copy(g.n - full * self.width))
+            choose(
+                f,
+                f.compare("slt", panel, full),
+                full > 0,
+                full < self.panels,
+                lambda: copy(self.width),
+                lambda: copy(g.n - full * self.width),
+            )
         f.ret()
         return Stage(f.name, g.right_batches * self.panels)
 
@@ -327,7 +368,14 @@ class _Emitter:
         name = f"{self.symbol}_tile_{rows}x{columns}"
         if any(fn.name == name for fn in self.m.functions):
             return name
-        args = [("ptr", "a"), ("ptr", "b"), ("ptr", "out"), *(("ptr", f"e{i}") for i in range(self.extras)), ("i64", "row"), ("i64", "col")]
+        args = [
+            ("ptr", "a"),
+            ("ptr", "b"),
+            ("ptr", "out"),
+            *(("ptr", f"e{i}") for i in range(self.extras)),
+            ("i64", "row"),
+            ("i64", "col"),
+        ]
         f = self.m.function(name, args, private=True)
         vectors = math.ceil(columns / self.lanes)
         tile = zero_tile(f, rows, vectors, self.lanes)
@@ -335,15 +383,28 @@ class _Emitter:
 
         def step(k: Reg | int) -> None:
             k = f.i64(k)
-            rank1_update(f, tile, self.lanes, lambda i: f.load("float", a, k * g.left_k + i * g.rows.left),
-                         lambda j: f.load(f"<{self.lanes} x float>" if self.lanes > 1 else "float", b, k * self.width + j * self.lanes))
+            rank1_update(
+                f,
+                tile,
+                self.lanes,
+                lambda i: f.load("float", a, k * g.left_k + i * g.rows.left),
+                lambda j: f.load(
+                    f"<{self.lanes} x float>" if self.lanes > 1 else "float", b, k * self.width + j * self.lanes
+                ),
+            )
 
         unrolled(f, g.k, self.c.unroll, step)
         extras = [f.arg(f"e{i}") for i in range(self.extras)]
         for i in range(rows):
             for j in range(vectors):
-                self.epilogue.finish(f, tile[i][j].get(), f.arg("out"), extras, (f.arg("row") + i, f.arg("col") + j * self.lanes),
-                                     min(self.lanes, columns - j * self.lanes))
+                self.epilogue.finish(
+                    f,
+                    tile[i][j].get(),
+                    f.arg("out"),
+                    extras,
+                    (f.arg("row") + i, f.arg("col") + j * self.lanes),
+                    min(self.lanes, columns - j * self.lanes),
+                )
         f.ret()
         return name
 
@@ -371,14 +432,35 @@ class _Emitter:
                 def tiles(columns: int, panel_b: Reg = panel_b, col: Reg = col) -> None:
                     def call(rows: int, tile: Reg) -> None:
                         row = tile * c.rows
-                        f.call(self._tile(rows, columns), "void", f.gep(base_a, row * g.rows.left), panel_b, base_out, *bases, row, col)
+                        f.call(
+                            self._tile(rows, columns),
+                            "void",
+                            f.gep(base_a, row * g.rows.left),
+                            panel_b,
+                            base_out,
+                            *bases,
+                            row,
+                            col,
+                        )
 
                     with f.loop(first_tile, last_tile) as tile:
-                        choose(f, f.compare("slt", tile, full_rows), full_rows > 0, rest_rows > 0,
-                                lambda: call(c.rows, tile), lambda: call(rest_rows, tile))
+                        choose(
+                            f,
+                            f.compare("slt", tile, full_rows),
+                            full_rows > 0,
+                            rest_rows > 0,
+                            lambda: call(c.rows, tile),
+                            lambda: call(rest_rows, tile),
+                        )
 
-                choose(f, f.compare("slt", panel, full_panels), full_panels > 0, rest_columns > 0,
-                        lambda: tiles(self.width), lambda: tiles(rest_columns))
+                choose(
+                    f,
+                    f.compare("slt", panel, full_panels),
+                    full_panels > 0,
+                    rest_columns > 0,
+                    lambda: tiles(self.width),
+                    lambda: tiles(rest_columns),
+                )
         f.ret()
         return Stage(self.symbol, g.batches * row_blocks * panel_blocks)
 

@@ -75,8 +75,9 @@ class _Pixels:
         self.f, self.op, self.unroll = f, p.anchor, c.unroll
         shape = p.output.shape
         strides = [aligned_strides(o, len(shape)) for o in (p.inputs[0], p.output, *p.extras)]
-        self.nest = nest = RowNest(shape, strides, (1,), t.lanes(DType.f32), t.vector_registers,
-                                   may_lie_in_row=p.anchor.size <= _WIDEST)
+        self.nest = nest = RowNest(
+            shape, strides, (1,), t.lanes(DType.f32), t.vector_registers, may_lie_in_row=p.anchor.size <= _WIDEST
+        )
         self.ty, self.channels = vector(nest.lanes), shape[1]
         self.below, self.above = (p.anchor.size - 1) // 2, p.anchor.size - 1 - (p.anchor.size - 1) // 2
         self.x, self.x_strides = f.arg("in0"), nest.strides(0)

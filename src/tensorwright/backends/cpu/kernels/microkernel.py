@@ -23,7 +23,9 @@ def zero_tile(f: Function, rows: int, vectors: int, width: int) -> Tile:
     return [[f.var(vector(width), zero) for _ in range(vectors)] for _ in range(rows)]
 
 
-def rank1_update(f: Function, tile: Tile, width: int, left: Callable[[int], Reg | None], right: Callable[[int], Reg]) -> None:
+def rank1_update(
+    f: Function, tile: Tile, width: int, left: Callable[[int], Reg | None], right: Callable[[int], Reg]
+) -> None:
     """tile[i][j] += left(i) * right(j); left gives scalars (None: that row takes no part), right vectors."""
     columns = [right(j) for j in range(len(tile[0]))]
     for i, row in enumerate(tile):
@@ -56,7 +58,9 @@ def column_panels(matrices: Array, width: int) -> Array:
     return matrices.reshape(b, k, -1, width).transpose(0, 2, 1, 3)
 
 
-def choose(f: Function, cond: Reg, may_yes: bool, may_no: bool, yes: Callable[[], None], no: Callable[[], None]) -> None:
+def choose(
+    f: Function, cond: Reg, may_yes: bool, may_no: bool, yes: Callable[[], None], no: Callable[[], None]
+) -> None:
     """if cond: yes() else: no(), leaving out the side that cannot happen."""
     if may_yes and may_no:
         f.branch(cond, yes, no)

@@ -13,7 +13,7 @@ from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.target import CpuTarget
 
 _SMALL_WORK = 8192  # elements below which waking a second worker costs more than it saves
-_MOST_UNITS = 128   # enough for an even share of up to 64 workers
+_MOST_UNITS = 128  # enough for an even share of up to 64 workers
 
 
 @dataclass(frozen=True, slots=True)

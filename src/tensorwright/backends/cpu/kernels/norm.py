@@ -64,9 +64,11 @@ class _Rows:
         is_layer = isinstance(p.anchor, LayerNorm)
         reduced = range(p.anchor.axis, len(shape)) if isinstance(p.anchor, LayerNorm) else range(2, len(shape))
         parameters = [(i, o) for i, o in enumerate(p.inputs) if i and o is not None]
-        strides = [aligned_strides(p.inputs[0], len(shape)),
-                   *(_strides(o, len(shape), is_layer) for _, o in parameters),
-                   *(aligned_strides(o, len(shape)) for o in (p.output, *p.extras))]
+        strides = [
+            aligned_strides(p.inputs[0], len(shape)),
+            *(_strides(o, len(shape), is_layer) for _, o in parameters),
+            *(aligned_strides(o, len(shape)) for o in (p.output, *p.extras)),
+        ]
         self.nest = nest = RowNest(shape, strides, reduced, t.lanes(DType.f32), t.vector_registers)
         self.ty = vector(nest.lanes)
         self.parameters = [(f.arg(f"in{i}"), k + 1) for k, (i, _) in enumerate(parameters)]

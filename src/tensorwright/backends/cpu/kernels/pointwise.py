@@ -36,9 +36,9 @@ from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 
-_MOST_BESIDE = 6     # a longer interleaved axis is a matrix to transpose
-_LEAST_ROW = 8       # a shorter row is not worth interleaving for
-_OUT = -1            # the output's position in an axis' strides: inputs first, output last
+_MOST_BESIDE = 6  # a longer interleaved axis is a matrix to transpose
+_LEAST_ROW = 8  # a shorter row is not worth interleaving for
+_OUT = -1  # the output's position in an axis' strides: inputs first, output last
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,9 @@ def _plan(o: _Operands, lanes: int, unroll: int) -> _Rows | _Tiles:
 class _Rows:
     """Vectorised along `row`, unrolled over the short axis `beside`."""
 
-    def __init__(self, o: _Operands, outer: Sequence[Axis], row: Axis, beside: Axis | None, lanes: int,
-                 unroll: int) -> None:
+    def __init__(
+        self, o: _Operands, outer: Sequence[Axis], row: Axis, beside: Axis | None, lanes: int, unroll: int
+    ) -> None:
         self.o, self.f, self.outer, self.row = o, o.f, outer, row
         self.beside = beside or Axis(1, (0,) * len(row.strides))
         self.lanes = min(lanes, 1 << (row.size - 1).bit_length())
@@ -145,16 +146,27 @@ class _Rows:
         with self.share.items(f) as item:
             index = unravel(f, item // self.blocks, sizes_of(self.outer))
             start = item % self.blocks * self.block
-            bases = [Epilogue.offset(f, operand_strides(self.outer, k), index) + start * self.row.strides[k]
-                     for k in (*self.o.inputs, _OUT)]
-            choose(f, f.compare("slt", start, (self.blocks - 1) * self.block), last != self.block, True,
-                   lambda: self._block(bases, self.block), lambda: self._block(bases, last))
+            bases = [
+                Epilogue.offset(f, operand_strides(self.outer, k), index) + start * self.row.strides[k]
+                for k in (*self.o.inputs, _OUT)
+            ]
+            choose(
+                f,
+                f.compare("slt", start, (self.blocks - 1) * self.block),
+                last != self.block,
+                True,
+                lambda: self._block(bases, self.block),
+                lambda: self._block(bases, last),
+            )
 
     def _block(self, bases: Sequence[Reg], size: int) -> None:
         """`size` elements of a row from `bases` on."""
         f = self.f
-        fixed = {k: [self._lanes(k, bases, 0, s, self.lanes) for s in range(self.beside.size)]
-                 for k in self.o.inputs if self.row.strides[k] == 0}  # the same for the whole row
+        fixed = {
+            k: [self._lanes(k, bases, 0, s, self.lanes) for s in range(self.beside.size)]
+            for k in self.o.inputs
+            if self.row.strides[k] == 0
+        }  # the same for the whole row
         full = size // self.lanes
         with_loop = full - full % self.unroll
         if with_loop:
@@ -168,10 +180,12 @@ class _Rows:
 
     def _registers(self, bases: Sequence[Reg], fixed: dict[int, list[Reg]], places: Sequence[tuple[Reg, int]]) -> None:
         """Load all, compute all, store all, so that their latencies overlap."""
-        loaded = [[fixed[k] if k in fixed else self._load(k, bases, at, count) for k in self.o.inputs]
-                  for at, count in places]
-        results = [[self.o.compute([values[s] for values in operands]) for s in range(self.beside.size)]
-                   for operands in loaded]
+        loaded = [
+            [fixed[k] if k in fixed else self._load(k, bases, at, count) for k in self.o.inputs] for at, count in places
+        ]
+        results = [
+            [self.o.compute([values[s] for values in operands]) for s in range(self.beside.size)] for operands in loaded
+        ]
         for (at, count), result in zip(places, results, strict=True):
             self._store(bases, at, count, result)
 
@@ -185,8 +199,10 @@ class _Rows:
         ty = vector(self.lanes, self.o.elements[k])
         at = bases[k] + at * self.beside.size
         counts = _flat_counts(self.beside.size, self.lanes, count)
-        flat = [self.f.load_first(ty, self.o.pointers[k], at + i * self.lanes, n) if n else self.f.undef(ty)
-                for i, n in enumerate(counts)]
+        flat = [
+            self.f.load_first(ty, self.o.pointers[k], at + i * self.lanes, n) if n else self.f.undef(ty)
+            for i, n in enumerate(counts)
+        ]
         return deinterleave(self.f, flat)
 
     def _lanes(self, k: int, bases: Sequence[Reg], at: Reg | int, s: int, count: int) -> Reg:
@@ -225,8 +241,10 @@ class _Tiles:
         f, n = self.f, self.lanes
         with self.share.items(f) as item:
             *index, i, j = unravel(f, item, (*sizes_of(self.outer), *self.tiles))
-            bases = [Epilogue.offset(f, operand_strides((*self.outer, self.slow, self.fast), k), (*index, i * n, j * n))
-                     for k in (*self.o.inputs, _OUT)]
+            bases = [
+                Epilogue.offset(f, operand_strides((*self.outer, self.slow, self.fast), k), (*index, i * n, j * n))
+                for k in (*self.o.inputs, _OUT)
+            ]
             self._sides(bases, i, j)
 
     def _sides(self, bases: Sequence[Reg], i: Reg, j: Reg) -> None:
@@ -235,17 +253,32 @@ class _Tiles:
         last_rows, last_columns = self.slow.size % n or n, self.fast.size % n or n
 
         def columns(rows: int) -> None:
-            choose(f, f.compare("slt", j, self.tiles[1] - 1), self.tiles[1] > 1 and last_columns < n, True,
-                   lambda: self._tile(bases, rows, n), lambda: self._tile(bases, rows, last_columns))
+            choose(
+                f,
+                f.compare("slt", j, self.tiles[1] - 1),
+                self.tiles[1] > 1 and last_columns < n,
+                True,
+                lambda: self._tile(bases, rows, n),
+                lambda: self._tile(bases, rows, last_columns),
+            )
 
-        choose(f, f.compare("slt", i, self.tiles[0] - 1), self.tiles[0] > 1 and last_rows < n, True,
-               lambda: columns(n), lambda: columns(last_rows))
+        choose(
+            f,
+            f.compare("slt", i, self.tiles[0] - 1),
+            self.tiles[0] > 1 and last_rows < n,
+            True,
+            lambda: columns(n),
+            lambda: columns(last_rows),
+        )
 
     def _tile(self, bases: Sequence[Reg], rows: int, columns: int) -> None:
         """`rows` of the slow axis, each a register of `columns` of the fast axis."""
         f, out = self.f, self.o.pointers[_OUT]
-        turned = {k: self._turned(k, bases[k], rows, columns) for k in self.o.inputs
-                  if self.slow.strides[k] == 1 and self.fast.strides[k] not in (0, 1)}
+        turned = {
+            k: self._turned(k, bases[k], rows, columns)
+            for k in self.o.inputs
+            if self.slow.strides[k] == 1 and self.fast.strides[k] not in (0, 1)
+        }
         for i in range(rows):
             values = [turned[k][i] if k in turned else self._straight(k, bases[k], i, columns) for k in self.o.inputs]
             store_lanes(f, self.o.compute(values), out, bases[_OUT] + i * self.slow.strides[_OUT], 1, columns)
@@ -258,6 +291,8 @@ class _Tiles:
     def _turned(self, k: int, base: Reg, rows: int, columns: int) -> list[Reg]:
         """Operand k's tile, read along the slow axis and transposed."""
         f, ty, stride = self.f, vector(self.lanes, self.o.elements[k]), self.fast.strides[k]
-        read = [f.load_first(ty, self.o.pointers[k], base + j * stride, rows) if j < columns else f.undef(ty)
-                for j in range(self.lanes)]
+        read = [
+            f.load_first(ty, self.o.pointers[k], base + j * stride, rows) if j < columns else f.undef(ty)
+            for j in range(self.lanes)
+        ]
         return transpose(f, read)

@@ -32,7 +32,7 @@ from tensorwright.ir.op import Array
 from tensorwright.ops.pool import AveragePool, MaxPool
 
 _MOST_COLUMN_CODE = 256  # column taps times column groups that are written out
-_MIN_ITEMS = 32          # below this many rows, channels are divided too
+_MIN_ITEMS = 32  # below this many rows, channels are divided too
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +115,18 @@ class _Rows:
                     self._columns(n, (depth, height), taps, f.i64(full * self.width), 1, rest)
             else:
                 start = group * self.width
-                choose(f, f.compare("slt", group, full), full > 0, rest > 0,
-                       lambda: self._columns(n, (depth, height), taps, start, 1, self.width),
-                       lambda: self._columns(n, (depth, height), taps, start, 1, rest))
+                choose(
+                    f,
+                    f.compare("slt", group, full),
+                    full > 0,
+                    rest > 0,
+                    lambda: self._columns(n, (depth, height), taps, start, 1, self.width),
+                    lambda: self._columns(n, (depth, height), taps, start, 1, rest),
+                )
 
-    def _columns(self, n: Reg, row: tuple[Reg, Reg], taps: Sequence[tuple[Reg, Reg, Reg]], first: Reg, groups: int,
-                 channels: int) -> None:
+    def _columns(
+        self, n: Reg, row: tuple[Reg, Reg], taps: Sequence[tuple[Reg, Reg, Reg]], first: Reg, groups: int, channels: int
+    ) -> None:
         """All columns of `groups` register groups of `channels` each, from channel `first` on."""
         if not groups:
             return
@@ -133,8 +139,16 @@ class _Rows:
             with f.loop(start, stop) as column, f.loop(0, groups) as group:
                 self._window(n, row, taps, column, first + group * self.width, channels, valid)
 
-    def _window(self, n: Reg, row: tuple[Reg, Reg], taps: Sequence[tuple[Reg, Reg, Reg]], column: Reg, channel: Reg,
-                channels: int, valid: tuple[bool, ...] | None) -> None:
+    def _window(
+        self,
+        n: Reg,
+        row: tuple[Reg, Reg],
+        taps: Sequence[tuple[Reg, Reg, Reg]],
+        column: Reg,
+        channel: Reg,
+        channels: int,
+        valid: tuple[bool, ...] | None,
+    ) -> None:
         """One output pixel of `channels` channels; `valid` tells which column taps to read, None that it varies."""
         f, (depth, height, width), strides = self.f, self.axes, self.x_strides
         counts = [min(self.lanes, channels - i) for i in range(0, channels, self.lanes)]
@@ -180,8 +194,10 @@ class _Rows:
         back = op.pads[len(op.kernel) + i - (3 - len(op.kernel))] if i >= 3 - len(op.kernel) else 0
         padded = isinstance(op, AveragePool) and op.count_include_pad
         low, high = (-axis.pad, axis.size + back) if padded else (0, axis.size)
-        values = [sum(low <= o * axis.stride - axis.pad + k * axis.dilation < high for k in range(axis.kernel))
-                  for o in range(axis.count)]
+        values = [
+            sum(low <= o * axis.stride - axis.pad + k * axis.dilation < high for k in range(axis.kernel))
+            for o in range(axis.count)
+        ]
         return Reg(self.f, "ptr", f"@{self.f.module.table(name, 'float', values)}")
 
     def _scale(self, index: tuple[Reg, Reg, Reg]) -> Reg:

@@ -37,8 +37,8 @@ from tensorwright.ops.reduce import Reduce
 LEAST = {"float": -math.inf, "double": -math.inf, "i64": -(1 << 63), "i32": -(1 << 31), "i8": 0}
 MOST = {"float": math.inf, "double": math.inf, "i64": (1 << 63) - 1, "i32": (1 << 31) - 1, "i8": 255}
 _COMBINE: dict[str, Op] = {"sum": Add(), "mean": Add(), "prod": Mul(), "max": Maximum(), "min": Minimum()}
-_FEW_UNITS = 16      # a large reduction with fewer is worth cutting into parts
-_LARGE = 1 << 16     # elements
+_FEW_UNITS = 16  # a large reduction with fewer is worth cutting into parts
+_LARGE = 1 << 16  # elements
 _MOST_PARTS = 16
 
 
@@ -143,10 +143,26 @@ class _Pass:
         size = self.shape[axis] // parts
         shape = (parts, *(size if d == axis else n for d, n in enumerate(self.shape)))
         source = (self.strides[0][axis] * size, *self.strides[0])
-        first = _Pass(self.how, self.element, shape, tuple(d + 1 for d in self.reduced), (source, space),
-                      (self.pointers[0], "workspace"), None, 1)
-        last = _Pass(self.how, self.element, (parts, *kept), (0,), (space, *((0, *s) for s in self.strides[1:])),
-                     ("workspace", *self.pointers[1:]), self.fused, self.divisor)
+        first = _Pass(
+            self.how,
+            self.element,
+            shape,
+            tuple(d + 1 for d in self.reduced),
+            (source, space),
+            (self.pointers[0], "workspace"),
+            None,
+            1,
+        )
+        last = _Pass(
+            self.how,
+            self.element,
+            (parts, *kept),
+            (0,),
+            (space, *((0, *s) for s in self.strides[1:])),
+            ("workspace", *self.pointers[1:]),
+            self.fused,
+            self.divisor,
+        )
         return [first, last]
 
     def nest(self, t: CpuTarget, columns: int) -> RowNest:

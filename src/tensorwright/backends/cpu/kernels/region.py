@@ -69,10 +69,19 @@ def _batch_norm(op: BatchNorm, inputs: tuple[Operand | None, ...]) -> tuple[Fuse
     """(x - mean) / sqrt(variance + epsilon) * scale + bias with the parameters as [C, 1, ...]."""
     x, *parameters = inputs
     trailing = len(x.shape) - 2 if x is not None else 0
-    columns = [None if p is None else Operand(p.dtype, (*p.shape, *(1,) * trailing), (*p.strides, *(0,) * trailing))
-               for p in parameters]
-    body = (Instr(Sub(), (0, 3)), Instr(Literal(op.epsilon), ()), Instr(Add(), (4, 6)), Instr(Sqrt(), (7,)),
-            Instr(Div(), (5, 8)), Instr(Mul(), (9, 1)), Instr(Add(), (10, 2)))
+    columns = [
+        None if p is None else Operand(p.dtype, (*p.shape, *(1,) * trailing), (*p.strides, *(0,) * trailing))
+        for p in parameters
+    ]
+    body = (
+        Instr(Sub(), (0, 3)),
+        Instr(Literal(op.epsilon), ()),
+        Instr(Add(), (4, 6)),
+        Instr(Sqrt(), (7,)),
+        Instr(Div(), (5, 8)),
+        Instr(Mul(), (9, 1)),
+        Instr(Add(), (10, 2)),
+    )
     return Fused(None, 5, body), (x, *columns)
 
 
@@ -91,5 +100,3 @@ def _type_problem(fused: Fused, inputs: tuple[Operand, ...], output: Operand) ->
     if values[-1].dtype is not output.dtype or output.dtype not in ELEMENTS:
         return f"the body makes {values[-1].dtype}, the output is {output.dtype}"
     return None
-
-

@@ -34,7 +34,7 @@ from tensorwright.ir.op import Array, Op
 from tensorwright.ops.shape import Pad
 
 _BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
-_MOST_RUNS = 8   # pieces of a row that are written out
+_MOST_RUNS = 8  # pieces of a row that are written out
 _MOST_TAPS = 64  # cubic over three dims
 
 
@@ -178,8 +178,11 @@ class _Grid:
             both = [self._product(pair) for pair in itertools.product(taps, self._taps(self.inner, at))]
             if (self.maps[self.inner].positions < 0).any():
                 inside = self.f.compare("sge", self.f.load("i64", self._table("position", self.inner, 0), at), 0)
-                self.f.branch(inside, lambda: self._finish(index, at, self._sum(both, self.f.i64(0), 1, 1), 1),
-                              lambda: self._finish(index, at, self.fill, 1))
+                self.f.branch(
+                    inside,
+                    lambda: self._finish(index, at, self._sum(both, self.f.i64(0), 1, 1), 1),
+                    lambda: self._finish(index, at, self.fill, 1),
+                )
             else:
                 self._finish(index, at, self._sum(both, self.f.i64(0), 1, 1), 1)
 

@@ -52,8 +52,17 @@ class RowNest:
     taken together (LLVM splits such wide vectors into registers).
     """
 
-    def __init__(self, shape: Sequence[int], strides: Sequence[Sequence[int]], reduced: Sequence[int],
-                 lanes: int, registers: int, *, may_lie_in_row: bool = True, columns: int = 1) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        strides: Sequence[Sequence[int]],
+        reduced: Sequence[int],
+        lanes: int,
+        registers: int,
+        *,
+        may_lie_in_row: bool = True,
+        columns: int = 1,
+    ) -> None:
         def nest(dims: Sequence[int]) -> list[Axis]:
             axes = axes_of([shape[d] for d in dims], [[s[d] for d in dims] for s in strides])
             return collapsed(by_stride(axes, 0)) or [Axis(1, (0,) * len(strides))]
@@ -89,8 +98,14 @@ class RowNest:
                 return
             blocks, tail = self._outer[-1], self.kept[-1].size % self.lanes or self.lanes
             at = (*index[:-1], index[-1] * self.lanes)
-            choose(f, f.compare("slt", index[-1], blocks - 1), blocks > 1 and tail < self.lanes, True,
-                   lambda: emit(at, self.lanes), lambda: emit(at, tail))
+            choose(
+                f,
+                f.compare("slt", index[-1], blocks - 1),
+                blocks > 1 and tail < self.lanes,
+                True,
+                lambda: emit(at, self.lanes),
+                lambda: emit(at, tail),
+            )
 
     def slots(self, unroll: int) -> int:
         """How many accumulators `visit` uses."""

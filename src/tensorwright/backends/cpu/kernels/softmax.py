@@ -78,8 +78,9 @@ class _Rows:
         self.ty = vector(self.nest.lanes)
         self.out, self.extras = f.arg("out0"), [f.arg(f"in{i + 1}") for i in range(len(p.extras))]
         self.out_strides = self.nest.strides(1)
-        self.epilogue = Epilogue(p.fused, self.out_strides, [self.nest.strides(i + 2) for i in range(len(p.extras))],
-                                 self.nest.lane_axis)
+        self.epilogue = Epilogue(
+            p.fused, self.out_strides, [self.nest.strides(i + 2) for i in range(len(p.extras))], self.nest.lane_axis
+        )
 
     def row(self, kept: Index, count: int) -> None:
         """One row, or `count` rows side by side."""
