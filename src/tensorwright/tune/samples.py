@@ -13,13 +13,15 @@ from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
 from tensorwright.ops.index import Gather
 from tensorwright.ops.linear import MatMul
+from tensorwright.ops.reduce import Reduce
 
 
 def sample_inputs(w: Workload, constants: Mapping[int, Array], seed: int = 0) -> list[Array | None]:
     """One logical array per input: the given constants, else seeded random values that the op can use.
 
     Activations are standard normal. Weights are scaled so that sums keep that size; vectors and scalars of weights
-    (scales, variances, slopes) lie in [0.5, 1.5). Integers are 1..3, or valid indices.
+    (scales, variances, slopes) lie in [0.5, 1.5), as do the operands of reductions: a sum of many random signs cancels
+    to nearly nothing, which no two orders of summation would agree on. Integers are 1..3, or valid indices.
     """
     rng = np.random.default_rng(seed)
     return [
@@ -33,7 +35,7 @@ def _random(w: Workload, index: int, operand: Operand, rng: np.random.Generator)
     if operand.dtype.is_integer:
         low, high = _INTEGERS.get(type(_anchor(w.op)), _small)(w, index)
         return rng.integers(low, high, operand.shape).astype(operand.dtype.numpy)
-    if operand.constant and len(operand.shape) < 2:
+    if isinstance(_anchor(w.op), Reduce) or (operand.constant and len(operand.shape) < 2):
         return (rng.random(operand.shape) + 0.5).astype(operand.dtype.numpy)
     values = rng.standard_normal(operand.shape, dtype=np.float32)
     if operand.constant:

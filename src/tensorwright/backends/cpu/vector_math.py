@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Elementary functions on f32 scalars or vectors, without branches or tables.
+"""Elementary functions on f32 scalars or vectors, without tables.
 
 Every function takes and returns a `Reg` of `float` or `<n x float>`; errors stay within 4 units in the last place
 unless its docstring says otherwise, NaN and infinities come out as NumPy's, and results below 2^-126 become 0.
@@ -10,7 +10,7 @@ range reductions are Cody and Waite's ("Software Manual for the Elementary Funct
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tensorwright.backends.cpu.emitter import Function, Reg, vector, width_of
 
@@ -230,33 +230,61 @@ def mish(f: Function, x: Reg) -> Reg:
 
 
 def sin(f: Function, x: Reg) -> Reg:
-    """Sine; accurate for |x| < 1e9."""
+    """Sine."""
+    return _with_large(f, x, "sin", _sin)
+
+
+def cos(f: Function, x: Reg) -> Reg:
+    """Cosine."""
+    return _with_large(f, x, "cos", _cos)
+
+
+def tan(f: Function, x: Reg) -> Reg:
+    """Tangent."""
+    return _with_large(f, x, "tan", _tan)
+
+
+def _with_large(f: Function, x: Reg, name: str, fast: Callable[[Function, Reg], Reg]) -> Reg:
+    """`fast` where |x| < 1e8. Where a lane is larger (rare), the C library's double function computes all lanes:
+    its reduction modulo pi/2 is exact for every argument."""
+    result = f.var(x.ty, fast(f, x))
+    width = width_of(x.ty)
+    large = f.compare("ogt", absolute(f, x), 1e8)
+    bits = f.cast("bitcast", large, f"i{width}") if width > 1 else large
+    with f.when(f.compare("ne", bits, 0)):
+        exact = result.get()
+        for lane in range(width):
+            wide = f.cast("fpext", f.extract(x, lane), "double")
+            value = f.cast("fptrunc", f.call(name, "double", wide), "float")
+            exact = f.insert(exact, value, lane) if width > 1 else value
+        result.set(exact)
+    return result.get()
+
+
+def _sin(f: Function, x: Reg) -> Reg:
     quadrant, sine, cosine = _sin_cos(f, x)
     return _signed(f, f.select(_bit(f, quadrant, 1), cosine, sine), quadrant, 2)
 
 
-def cos(f: Function, x: Reg) -> Reg:
-    """Cosine; accurate for |x| < 1e9."""
+def _cos(f: Function, x: Reg) -> Reg:
     quadrant, sine, cosine = _sin_cos(f, x)
     return _signed(f, f.select(_bit(f, quadrant, 1), sine, cosine), quadrant + 1, 2)
 
 
-def tan(f: Function, x: Reg) -> Reg:
-    """Tangent; accurate for |x| < 1e9."""
+def _tan(f: Function, x: Reg) -> Reg:
     quadrant, sine, cosine = _sin_cos(f, x)
     odd = _bit(f, quadrant, 1)
     return f.select(odd, f.fneg(cosine), sine) / f.select(odd, sine, cosine)
 
 
 def _sin_cos(f: Function, x: Reg) -> tuple[Reg, Reg, Reg]:
-    """Quadrant n = round(x / (pi/2)) as i32, sine and cosine of x - n pi/2. The reduction is done in f64."""
+    """Quadrant n = round(x / (pi/2)) as i32, sine and cosine of x - n pi/2. The reduction is done in f64: |x| < 1e9."""
     width = width_of(x.ty)
     wide = f.cast("fpext", x, vector(width, "double"))
     rounder = 1.5 * 2.0**52
     t = fma(f, wide, 2 / math.pi, rounder)
     n = t - rounder
     r = f.cast("fptrunc", fma(f, n, -6.123233995736766e-17, fma(f, n, -math.pi / 2, wide)), x.ty)
-    r = f.minimum(f.maximum(r, -1.0), 1.0)  # beyond 1e15 nothing is left of the reduction
     quadrant = f.cast("trunc", f.cast("bitcast", t, vector(width, "i64")), vector(width, "i32"))
     u = r * r
     sine = fma(f, r * u, horner(f, u, _SIN), r)
