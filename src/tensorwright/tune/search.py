@@ -155,7 +155,8 @@ class _Tuner:
                 race = Race(job.workload, races[job.key], self.target, self.measurer, constants.get(job.key, {}))
                 choice = self._measure(job, race, effort, reporter)
             choices[job.key] = choice
-            reporter.decided(f"{choice.family} {choice.config}", choice.seconds)
+            settings = " ".join(f"{key}={value}" for key, value in choice.config.items())
+            reporter.decided(f"{choice.family} {settings}", choice.seconds)
         reporter.tell("end")
         return {job.key: choices[job.key] for job in jobs}
 
