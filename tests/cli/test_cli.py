@@ -104,9 +104,9 @@ def test_build_writes_a_plan_beside_the_model(model: pathlib.Path, tmp_path: pat
     assert answer["steps"] >= 1
 
 
-def test_build_for_people_is_one_line_on_stdout(model: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_build_for_people_names_the_plan_and_its_memory(model: pathlib.Path, tmp_path: pathlib.Path) -> None:
     text = run("build", model, "-o", tmp_path / "m.plan", "--tune", "off", "--quiet")
-    assert text.startswith(str(tmp_path / "m.plan")) and len(text.splitlines()) == 1
+    assert text.startswith(str(tmp_path / "m.plan")) and text.splitlines()[1].startswith("memory: ")
 
 
 def test_run_given_arrays_matches_the_engine(plan: pathlib.Path, tmp_path: pathlib.Path) -> None:
