@@ -70,8 +70,8 @@ def build(
     memory = engine.memory()
     lines = (
         f"{plan}  {bytes_text(plan.stat().st_size)}, {len(report['steps'])} steps, built in {built:.1f} s",
-        f"memory: {bytes_text(memory.weights)} packed weights, {bytes_text(memory.code)} code; each context plans a peak "
-        f"of {bytes_text(memory.arena)} for activations and {bytes_text(memory.scratch)} scratch",
+        f"memory: {bytes_text(memory.weights)} packed weights, {bytes_text(memory.code)} code; each context plans "
+        f"a peak of {bytes_text(memory.arena)} for activations and {bytes_text(memory.scratch)} scratch",
         *engine.notes,
     )
     answer(data, "\n".join(lines), as_json=as_json)
