@@ -17,7 +17,7 @@ import numpy as np
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, aligned_strides, body_problem, problem_of
-from tensorwright.backends.cpu.kernels.microkernel import choose, rank1_update, unrolled, zero_tile
+from tensorwright.backends.cpu.kernels.microkernel import choose, rank1_update, register_tiles, unrolled, zero_tile
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
@@ -126,7 +126,9 @@ class ConvDirect(KernelFamily[ConvDirectConfig, CpuTarget, CpuKernel]):
         lanes = t.lanes(DType.f32)
         unroll = s.c if s.c <= 4 else 4 if s.kernel[1] <= 3 else 2
         weights = 4 * s.k * s.c * math.prod(s.kernel)
-        for pixels, vectors in _tiles(s.out_w, math.ceil(s.k / lanes), t.vector_registers)[:3]:
+        for pixels, vectors in register_tiles(
+            s.out_w, math.ceil(s.k / lanes), t.vector_registers, most_rows=28, most_vectors=6
+        )[:3]:
             panels = math.ceil(s.k / (vectors * lanes))
             if panels * s.n >= t.cores:
                 yield ConvDirectConfig(pixels, vectors, unroll, max(1, min(8, math.ceil(s.out_h / 4))), True)
@@ -145,19 +147,6 @@ class ConvDirect(KernelFamily[ConvDirectConfig, CpuTarget, CpuKernel]):
         if isinstance(s, str):
             raise ValueError(s)
         return _Emitter(p, s, c, t, symbol).kernel(constants[1])
-
-
-def _tiles(columns: int, vectors: int, registers: int) -> list[tuple[int, int]]:
-    """Register tiles (pixels, vectors) that fit, least waste and fewest loads per multiply first."""
-    scored = []
-    for v in range(1, min(vectors, 6) + 1):
-        most = min((registers - 1 - v) // v, columns, 28)
-        for pixels in {most, math.ceil(columns / math.ceil(columns / most)) if most else 0}:
-            if pixels < 1:
-                continue
-            waste = math.ceil(columns / pixels) * pixels / columns * (math.ceil(vectors / v) * v / vectors)
-            scored.append((waste * (1 + 0.45 * (pixels + v) / (pixels * v)) * max(1.0, 8 / (pixels * v)), (pixels, v)))
-    return list(dict.fromkeys(tile for _, tile in sorted(scored)))
 
 
 class _Emitter:

@@ -16,7 +16,14 @@ import numpy as np
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Operand, Reject, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, aligned_strides, body_problem, problem_of
-from tensorwright.backends.cpu.kernels.microkernel import choose, column_panels, rank1_update, unrolled, zero_tile
+from tensorwright.backends.cpu.kernels.microkernel import (
+    choose,
+    column_panels,
+    rank1_update,
+    register_tiles,
+    unrolled,
+    zero_tile,
+)
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
@@ -211,7 +218,13 @@ class Gemm(KernelFamily[GemmConfig, CpuTarget, CpuKernel]):
         if isinstance(g, str):
             return
         lanes, seen = t.lanes(DType.f32), set()
-        for rows, vectors in _tiles(g.rows.size, math.ceil(g.n / lanes), t.vector_registers):
+        for rows, vectors in register_tiles(
+            g.rows.size,
+            math.ceil(g.n / lanes),
+            t.vector_registers,
+            most_rows=14,
+            most_vectors=8 if g.rows.size <= 4 else 4,
+        )[:3]:
             tiles, panels = math.ceil(g.rows.size / rows), math.ceil(g.n / (vectors * lanes))
             for row_tiles, block in _blocks(g, rows, vectors * lanes, tiles, panels, t):
                 c = GemmConfig(rows, vectors, 4 if g.k >= 16 else 1, row_tiles, block)
@@ -233,23 +246,6 @@ class Gemm(KernelFamily[GemmConfig, CpuTarget, CpuKernel]):
         if isinstance(g, str):
             raise ValueError(g)
         return _Emitter(p, g, c, t, symbol, constants.get(1)).kernel()
-
-
-def _tiles(rows: int, vectors: int, registers: int) -> list[tuple[int, int]]:
-    """Register tiles that fit (accumulators + one row of the right operand + a broadcast), best use first."""
-    fits: list[tuple[float, tuple[int, int]]] = []
-    for v in range(1, 9 if rows <= 4 else 5):
-        if v > vectors:
-            continue
-        most = min((registers - 1 - v) // v, rows, 14)
-        for r in {most, math.ceil(rows / math.ceil(rows / most)) if most else 0}:
-            if r < 1:
-                continue
-            waste = (math.ceil(rows / r) * r / rows) * (math.ceil(vectors / v) * v / vectors)
-            loads_per_fma = (r + v) / (r * v)
-            latency = max(1.0, 8 / (r * v))
-            fits.append((waste * (1 + 0.45 * loads_per_fma) * latency, (r, v)))
-    return list(dict.fromkeys(tile for _, tile in sorted(fits)))[:3]
 
 
 def _blocks(g: GemmShape, rows: int, columns: int, tiles: int, panels: int, t: CpuTarget) -> Iterator[tuple[int, int]]:

@@ -7,6 +7,7 @@ re-read once per k, so a tile does rows*vectors fused multiply-adds for rows+vec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -46,6 +47,22 @@ def unrolled(f: Function, count: int, unroll: int, body: Callable[[Reg | int], N
                 body(k + step)
     for k_static in range(main, count):
         body(k_static)
+
+
+def register_tiles(
+    rows: int, vectors: int, registers: int, *, most_rows: int, most_vectors: int
+) -> list[tuple[int, int]]:
+    """Tiles (rows, vectors) whose accumulators fit beside one row of the right operand and a broadcast, for a
+    product of `rows` by `vectors` registers of columns; least waste and fewest loads per multiply first."""
+    scored = []
+    for v in range(1, min(vectors, most_vectors) + 1):
+        most = min((registers - 1 - v) // v, rows, most_rows)
+        for r in {most, math.ceil(rows / math.ceil(rows / most)) if most else 0} - {0}:
+            waste = math.ceil(rows / r) * r / rows * math.ceil(vectors / v) * v / vectors
+            loads_per_multiply = (r + v) / (r * v)
+            latency = max(1.0, 8 / (r * v))  # two multiply units of latency 4 want eight independent sums
+            scored.append((waste * (1 + 0.45 * loads_per_multiply) * latency, (r, v)))
+    return list(dict.fromkeys(tile for _, tile in sorted(scored)))
 
 
 def column_panels(matrices: Array, width: int) -> Array:
