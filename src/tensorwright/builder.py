@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tensorwright import __version__
 from tensorwright.backends.base import Accept, CpuKernel, Workload
@@ -17,19 +17,25 @@ from tensorwright.backends.cpu.launch import native_of
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.errors import BuildError, PlanError, TargetError
 from tensorwright.importers.base import import_model
+from tensorwright.ir.dims import SymDim
 from tensorwright.ir.graph import Graph, Value
 from tensorwright.ir.text import graph_text, parse_graph, stored_constants
-from tensorwright.lower.lower import lower
+from tensorwright.lower.partition import Division, divide
 from tensorwright.lower.program import Program
+from tensorwright.ops.host import OnnxHost
+from tensorwright.ops.label import label
 from tensorwright.passes.pipeline import optimise
+from tensorwright.plan.interface import TensorInfo
 from tensorwright.plan.plan import Choice as PlanChoice
-from tensorwright.plan.plan import Plan, TensorInfo
+from tensorwright.plan.plan import Native, Plan
+from tensorwright.plan.schedule import HostSegment, HostStep, NativeSegment, Schedule
 from tensorwright.runtime.engine import Engine
 from tensorwright.shapes import Range
 from tensorwright.tune.cache import TuningCache
 from tensorwright.tune.progress import Listener, listening
 from tensorwright.tune.record import Choice
 from tensorwright.tune.search import tune as tune_workloads
+from tensorwright.tune.search import unsupported
 from tensorwright.tune.workload import constants_of, tasks_of
 
 if TYPE_CHECKING:
@@ -49,6 +55,7 @@ class Options:
     workspace_bytes: int | None
     cache: TuningCache | None
     progress: bool | Listener | None
+    host_steps: bool = True
 
 
 def build(
@@ -66,6 +73,7 @@ def build(
     weights: str | os.PathLike[str] | None = None,
     outputs: Sequence[str] | None = None,
     threads: int | None = None,
+    host_steps: bool = True,
 ) -> Engine:
     """Build an engine for this machine from a model.
 
@@ -74,7 +82,8 @@ def build(
     name -> fixed shape for inputs with symbolic dims. `tune`: "off" (first guess of every kernel), "quick" or "full".
     `timing_cache`: file that keeps measurements (default: one in the user's cache folder). `workspace` ("1GiB" or
     bytes) bounds the workspace of a kernel. `progress`: True draws a progress bar, a callable receives every event.
-    `threads` bounds the workers of a run.
+    `threads` bounds the workers of a run. `host_steps`: nodes that no kernel can run are run in NumPy, and the log,
+    `engine.notes` and the report name them; False makes them an error (B102).
 
     Raises ModelError or UnsupportedError for the model, BuildError for options that cannot be met, TargetError for an
     unknown target. Nothing is approximated silently: precisions other than fp32 are refused by this version.
@@ -92,23 +101,22 @@ def build(
         return Engine(reference_plan(graph), target=target)
     chosen = cpu_target(target)
     cache = TuningCache.open(timing_cache)
-    options = Options(chosen, fixed, tune, threads, parse_bytes(workspace), cache, progress)
+    options = Options(chosen, fixed, tune, threads, parse_bytes(workspace), cache, progress, host_steps)
     plan = make_plan(graph, options)
     return Engine(plan, threads=threads, notes=cache.notes)
 
 
 def make_plan(graph: Graph, options: Options) -> Plan:
     """Optimise, lower, tune and assemble a graph. Raises BuildError."""
-    _check_static(graph)
+    _check_inputs(graph)
     report = optimise(graph)
-    program = lower(report.graph)
-    choices = _tuned(program, options)
-    native, labels = _assembled(program, choices, options)
+    parts = _divided(report.graph, options)
+    choices = _tuned([program for _, program in _programs(parts)], options)
     return Plan(
         name=graph.name,
         producer=PRODUCER,
-        inputs=tuple(TensorInfo(i.name, i.type.dtype, i.type.static_shape) for i in program.inputs),
-        outputs=tuple(TensorInfo(o.name, o.type.dtype, o.type.static_shape) for o in program.outputs),
+        inputs=_infos(report.graph.inputs, [v.name for v in report.graph.inputs]),
+        outputs=_infos(report.graph.outputs, report.graph.output_names),
         graph=graph_text(report.graph),
         constants=stored_constants(report.graph),
         choices=tuple(PlanChoice(key, c.family, c.version, dict(c.config), c.seconds) for key, c in choices.items()),
@@ -120,26 +128,27 @@ def make_plan(graph: Graph, options: Options) -> Plan:
             "shapes": {k: list(v) for k, v in options.shapes.items()},
         },
         report={"passes": report.as_dict()},
-        native={"cpu": native},
+        native={key: _assembled(program, choices, options) for key, program in _programs(parts)},
+        schedule=_schedule(report.graph, parts),
     )
 
 
 def reference_plan(graph: Graph) -> Plan:
     """The graph as it was imported, without code: what target "reference" runs. Raises BuildError B121."""
-    _check_static(graph)
+    _check_inputs(graph)
     return Plan(
         name=graph.name,
         producer=PRODUCER,
-        inputs=_infos(zip([v.name for v in graph.inputs], graph.inputs, strict=True)),
-        outputs=_infos(zip(graph.output_names, graph.outputs, strict=True)),
+        inputs=_infos(graph.inputs, [v.name for v in graph.inputs]),
+        outputs=_infos(graph.outputs, graph.output_names),
         graph=graph_text(graph),
         constants=stored_constants(graph),
         options={"target": "reference", "precision": "fp32"},
     )
 
 
-def _infos(named: Iterable[tuple[str, Value]]) -> tuple[TensorInfo, ...]:
-    return tuple(TensorInfo(name, value.type.dtype, value.type.static_shape) for name, value in named)
+def _infos(values: Iterable[Value], names: Iterable[str]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo.of(name, value.type) for name, value in zip(names, values, strict=True))
 
 
 def respecialise(plan: Plan, *, target: str) -> Plan:
@@ -156,27 +165,19 @@ def respecialise(plan: Plan, *, target: str) -> Plan:
         raise PlanError(
             "the plan's graph cannot be read", where=plan.name, why=str(error), do="build the plan again", code="P106"
         ) from error
-    program = lower(optimise(graph).graph)
+    graph = optimise(graph).graph
     options = Options(chosen, {}, "off", None, None, None, None)
-    first_guess = _tuned(program, options)
+    parts = _divided(graph, options)
+    programs = _programs(parts)
+    first_guess = _tuned([program for _, program in programs], options)
     kept = {c.workload: c for c in plan.choices}
     choices = {
         key: _replayed(task.workload, kept.get(key), chosen) or first_guess[key]
+        for _, program in programs
         for key, task in tasks_of(program).items()
     }
-    native, _ = _assembled(program, choices, options)
-    return Plan(
-        plan.name,
-        plan.producer,
-        plan.inputs,
-        plan.outputs,
-        plan.graph,
-        plan.constants,
-        plan.choices,
-        plan.options,
-        plan.report,
-        {"cpu": native},
-    )
+    native = {key: _assembled(program, choices, options) for key, program in programs}
+    return replace(plan, native=native, schedule=_schedule(graph, parts))
 
 
 def cpu_target(text: str) -> CpuTarget:
@@ -222,9 +223,16 @@ def _fixed_shape(name: str, shape: Sequence[int] | Range) -> tuple[int, ...]:
     return tuple(int(dim) for dim in shape)
 
 
-def _check_static(graph: Graph) -> None:
-    loose = [v for v in graph.inputs if not v.type.is_static]
-    if loose:
+def _check_inputs(graph: Graph) -> None:
+    """Kernels need fixed shapes: dims of inputs may be symbolic only where host steps alone read them.
+
+    Raises BuildError B121.
+    """
+    loose = [v for v in graph.inputs if _symbols(v)]
+    symbols = frozenset(name for v in loose for name in _symbols(v))
+    if symbols and any(
+        symbols & _symbols(value) for node in graph.nodes if not isinstance(node.op, OnnxHost) for value in node.outputs
+    ):
         names = ", ".join(f"{v.name}: {v.type}" for v in loose)
         example = ", ".join(
             f"{v.name!r}: ({', '.join(str(d) if isinstance(d, int) else '1' for d in v.type.shape)},)" for v in loose
@@ -238,8 +246,55 @@ def _check_static(graph: Graph) -> None:
         )
 
 
-def _tuned(program: Program, options: Options) -> dict[str, Choice]:
-    tasks = tasks_of(program)
+def _symbols(value: Value) -> frozenset[str]:
+    return frozenset(name for dim in value.type.shape if isinstance(dim, SymDim) for name in dim.symbols)
+
+
+def _divided(graph: Graph, options: Options) -> Division:
+    """The graph cut into native parts, which kernels can run, and host parts. Raises BuildError B102 where host steps
+    are needed and not allowed."""
+
+    def refused(program: Program) -> dict[str, str]:
+        lost = unsupported((step.workload for step in program.steps), options.target, FAMILIES)
+        return {step.node: lost[step.workload.key] for step in program.steps if step.workload.key in lost}
+
+    parts = divide(graph, refused)
+    if parts.host and not options.host_steps:
+        nodes = [node for node in graph.nodes if node.name in parts.host]
+        raise BuildError(
+            f"no kernel can run {len(nodes)} of {len(graph)} nodes, and host_steps=False was asked",
+            where=graph.name,
+            why=[f"{n.name} ({label(n.op)}), from {', '.join(n.origin)}: {parts.host[n.name]}" for n in nodes],
+            do="leave host_steps=False out to run these in NumPy, or change them",
+            code="B102",
+        )
+    return parts
+
+
+def _programs(division: Division) -> list[tuple[str, Program]]:
+    """The native programs by the key of their part of the plan: "cpu" alone, or "cpu.0", "cpu.1", ... by segment."""
+    if division.is_whole:
+        return [("cpu", part.program) for part in division.parts if part.program is not None]
+    return [(f"cpu.{i}", part.program) for i, part in enumerate(division.parts) if part.program is not None]
+
+
+def _schedule(graph: Graph, division: Division) -> Schedule | None:
+    """How the parts follow one another; None for a graph that is one program."""
+    if division.is_whole:
+        return None
+    segments: list[NativeSegment | HostSegment] = []
+    for i, part in enumerate(division.parts):
+        inputs = _infos(part.graph.inputs, [v.name for v in part.graph.inputs])
+        if part.program is not None:
+            segments.append(NativeSegment(f"cpu.{i}", inputs, _infos(part.graph.outputs, part.graph.output_names)))
+        else:
+            steps = (HostStep(n.name, label(n.op), n.origin, division.host[n.name]) for n in part.graph.nodes)
+            segments.append(HostSegment(graph_text(part.graph), tuple(steps)))
+    return Schedule(tuple(segments), tuple(value.name for value in graph.outputs))
+
+
+def _tuned(programs: Iterable[Program], options: Options) -> dict[str, Choice]:
+    tasks = {key: task for program in programs for key, task in tasks_of(program).items()}
     with listening(options.progress) as listener:
         return tune_workloads(
             [t.workload for t in tasks.values()],
@@ -265,8 +320,8 @@ def _replayed(w: Workload, choice: PlanChoice | None, target: CpuTarget) -> Choi
     return Choice(choice.family, choice.version, choice.config, choice.seconds, "plan")
 
 
-def _assembled(program: Program, choices: Mapping[str, Choice], options: Options) -> tuple[Any, list[str]]:
-    """Native code of the program with these choices, and each step's kernel label."""
+def _assembled(program: Program, choices: Mapping[str, Choice], options: Options) -> Native:
+    """Native code of the program with these choices."""
     families = {f.name: f for f in FAMILIES}
     symbols: dict[str, str] = {}
     kernels: list[CpuKernel] = []
@@ -290,4 +345,4 @@ def _assembled(program: Program, choices: Mapping[str, Choice], options: Options
         labels.append(f"{family.name} {config}")
     seconds = [choices[step.workload.key].seconds for step in program.steps]
     code = assemble(program, kernels, options.target, labels=labels, seconds=seconds, max_threads=options.threads or 0)
-    return native_of(code), labels
+    return native_of(code)

@@ -22,7 +22,7 @@ from tensorwright.cli.common import bytes_text, parse_shapes
 from tensorwright.cli.main import app
 from tensorwright.errors import InputError
 
-SUBCOMMANDS = ("build", "run", "bench", "inspect", "explain", "profile", "doctor", "knobs")
+SUBCOMMANDS = ("build", "run", "bench", "inspect", "explain", "check", "compare", "profile", "doctor", "knobs")
 
 
 @pytest.fixture(scope="module")

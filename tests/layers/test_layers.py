@@ -28,6 +28,8 @@ ROAD = (
     "tune",
     "runtime",
     "builder",
+    "surgeon",
+    "compare",
     "cli",
 )
 # What a process needs that only loads and runs plans, on the target they were built for.

@@ -210,8 +210,25 @@ def vision_transformer() -> onnx.ModelProto:
     return w.model(w.op("Gemm", x, w.weight(9, d), transB=1))
 
 
+def recurrent() -> onnx.ModelProto:
+    """Embedded tokens, a bidirectional LSTM with initial states, a GRU, and a classifier of its last state."""
+    w, d, seq, hidden = Writer(8), 12, 9, 20
+    x = w.op(
+        "Transpose", w.op("Gather", w.weight(50, d), w.input("ids", 2, seq, dtype=TensorProto.INT64)), perm=[1, 0, 2]
+    )
+    state = w.const(w.rng.standard_normal((2, 2, hidden)).astype(np.float32))
+    r = w.weight(2, 4 * hidden, hidden)
+    x = w.op(
+        "LSTM", x, w.weight(2, 4 * hidden, d), r, "", "", state, state, direction="bidirectional", hidden_size=hidden
+    )
+    x = w.op("Reshape", w.op("Transpose", x, perm=[0, 2, 1, 3]), w.ints(0, 0, -1))
+    weights = w.weight(1, 3 * hidden, 2 * hidden), w.weight(1, 3 * hidden, hidden), w.weight(1, 6 * hidden)
+    x = w.op("GRU", x, *weights, n=2, linear_before_reset=1, hidden_size=hidden)
+    return w.model(w.linear(w.op("Squeeze", x.removesuffix("0") + "1", w.ints(0)), hidden, 7))
+
+
 NETS: dict[str, Callable[[], onnx.ModelProto]] = {
-    f.__name__: f for f in (residual, inception, mobile, detector, unet, encoder, vision_transformer)
+    f.__name__: f for f in (residual, inception, mobile, detector, unet, encoder, vision_transformer, recurrent)
 }
 
 

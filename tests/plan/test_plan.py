@@ -14,8 +14,10 @@ from tensorwright.backends.cpu.launch import cpu_code
 from tensorwright.errors import PlanError
 from tensorwright.ir.dtype import DType
 from tensorwright.plan.format import from_json, to_json
-from tensorwright.plan.plan import Choice, Native, Plan, TensorInfo, plan_bytes, read_plan, save_plan
+from tensorwright.plan.interface import TensorInfo
+from tensorwright.plan.plan import Choice, Native, Plan, plan_bytes, read_plan, save_plan
 from tensorwright.plan.read import open_container
+from tensorwright.plan.schedule import HostSegment, HostStep, NativeSegment, Schedule
 from tensorwright.plan.write import pack
 from tests.runtime.tiny import plan_of, sample
 
@@ -51,8 +53,21 @@ def small_plan(**changes: object) -> Plan:
     return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]
 
 
+def segmented_plan(**changes: object) -> Plan:
+    part = small_plan().native["cpu"]
+    host = HostSegment("graph small.1\n", (HostStep("sort", "unique", ("a", "b"), "there is no kernel"),))
+    x = TensorInfo("x", DType.f32, (1, 3))
+    schedule = Schedule((NativeSegment("cpu.0", (x,), ()), host, NativeSegment("cpu.2", (), (x,))), ("x", "words"))
+    outputs = (
+        TensorInfo("y", DType.f32, ("n", 3, "2*n+1")),
+        TensorInfo("z", DType.object, (), "seq(tensor(string))"),
+    )
+    native = {"cpu.0": part, "cpu.2": part}
+    return small_plan(**{"schedule": schedule, "outputs": outputs, "native": native, **changes})
+
+
 def check_equal(a: Plan, b: Plan) -> None:
-    for field in ("name", "producer", "inputs", "outputs", "graph", "choices", "options", "report"):
+    for field in ("name", "producer", "inputs", "outputs", "graph", "choices", "options", "report", "schedule"):
         assert getattr(a, field) == getattr(b, field), field
     assert list(a.constants) == list(b.constants)
     for name, array in a.constants.items():
@@ -72,6 +87,43 @@ def test_plan_through_a_file_comes_back_equal_and_saves_to_the_same_bytes(tmp_pa
     check_equal(plan, read)
     assert plan_bytes(read) == plan_bytes(plan) == (tmp_path / "a.plan").read_bytes()
     assert not read.constants["w"].flags.writeable
+
+
+def test_plan_of_segments_comes_back_equal_and_saves_to_the_same_bytes() -> None:
+    plan = segmented_plan()
+    read = read_plan(plan_bytes(plan))
+    check_equal(plan, read)
+    assert plan_bytes(read) == plan_bytes(plan)
+    assert read.native_keys == ("cpu.0", "cpu.2") and small_plan().native_keys == ("cpu",)
+    assert [str(info) for info in read.outputs] == ["y: f32[n,3,2*n+1]", "z: seq(tensor(string))"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        ("f32", [""]),
+        ("f32", ["3"]),
+        ("f32", ["n n"]),
+        ("f32", ["n+"]),
+        ("f32", [[1]]),
+        ("f32", [None]),
+        ("f32", [True]),
+        ("f32", "n"),
+        ("f32", None),
+        ("object", []),
+        ("object", ""),
+        ("object", [1]),
+        ("object", 3),
+    ],
+)
+def test_interface_of_no_meaning_is_a_plan_error(dtype: str, shape: object) -> None:
+    container = open_container(plan_bytes(segmented_plan()))
+    sections = {s.name: bytes(container[s.name]) for s in container.sections}
+    meta = from_json(sections["meta"], "", "")
+    assert isinstance(meta, dict)
+    sections["meta"] = to_json({**meta, "inputs": [["x", dtype, shape]]})
+    with pytest.raises(PlanError, match="P106"):
+        read_plan(pack(list(sections.items())))
 
 
 def test_plan_without_native_part_or_constants_comes_back() -> None:
@@ -191,5 +243,10 @@ def test_format_page_describes_every_section_and_every_field_that_is_written() -
     program = plan.native["cpu"].program
     names = [s.name for s in container.sections] + list(program) + list(program["steps"][0]) + list(program["memory"])
     names += list(from_json(container["meta"], "", ""))
-    missing = [name for name in names if f"`{name}`" not in page]
+    segmented = open_container(plan_bytes(segmented_plan()))
+    schedule = from_json(segmented["segments"], "", "")
+    assert isinstance(schedule, dict)
+    names += [s.name for s in segmented.sections if s.name not in ("program:cpu.2", "code:cpu.2", "weights:cpu.2")]
+    names += [*schedule, *({key for segment in schedule["segments"] for key in segment} - {"inputs", "outputs"})]
+    missing = [name for name in names if f"`{name}`" not in page and f'"{name}": ' not in page]
     assert not missing, f"docs/plan-format.md does not describe {missing}"

@@ -186,7 +186,7 @@ def test_wrong_shape_shows_both_and_the_rank(engine: Engine) -> None:
 
 def test_integer_inputs_refuse_python_floats_and_overflow() -> None:
     from tensorwright.ir.dtype import DType
-    from tensorwright.plan.plan import TensorInfo
+    from tensorwright.plan.interface import TensorInfo
     from tensorwright.runtime.bindings import Binding, admit
 
     binding = Binding(TensorInfo("ids", DType.i8, (2,)), 0)

@@ -25,7 +25,8 @@ from tensorwright.lower.program import Buffer, Interface, Place, Program, Step, 
 from tensorwright.ops.elementwise import Add, Mul, Neg
 from tensorwright.ops.fused import Fused, Instr
 from tensorwright.ops.reduce import Reduce
-from tensorwright.plan.plan import Plan, TensorInfo
+from tensorwright.plan.interface import TensorInfo
+from tensorwright.plan.plan import Plan
 
 F32 = DType.f32
 BLOCK = 8  # elements per unit of work

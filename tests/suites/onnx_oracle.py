@@ -25,9 +25,15 @@ _ELEMENT = {
     DType.f64: TensorProto.DOUBLE,
     DType.f32: TensorProto.FLOAT,
     DType.f16: TensorProto.FLOAT16,
+    DType.bf16: TensorProto.BFLOAT16,
     DType.i64: TensorProto.INT64,
     DType.i32: TensorProto.INT32,
+    DType.i16: TensorProto.INT16,
     DType.i8: TensorProto.INT8,
+    DType.u64: TensorProto.UINT64,
+    DType.u32: TensorProto.UINT32,
+    DType.u16: TensorProto.UINT16,
+    DType.u8: TensorProto.UINT8,
     DType.bool: TensorProto.BOOL,
 }
 
@@ -212,6 +218,21 @@ def _pool(s: Sketch, op: o.MaxPool | o.AveragePool, inputs: list[str]) -> str:
     )
 
 
+def _pool_indices(s: Sketch, op: o.MaxPoolIndices, inputs: list[str]) -> str:
+    values = s.node(
+        "MaxPool",
+        *inputs,
+        kernel_shape=op.kernel,
+        strides=op.strides,
+        pads=op.pads,
+        dilations=op.dilations,
+        ceil_mode=int(op.ceil_mode),
+        storage_order=int(op.column_major),
+    )
+    s.nodes[-1].output.append(f"{values}_indices")
+    return f"{values}_indices"
+
+
 def _reduce(s: Sketch, op: o.Reduce, inputs: list[str]) -> str:
     return s.node(f"Reduce{op.how.capitalize()}", inputs[0], s.const(op.axes), keepdims=int(op.keepdims))
 
@@ -260,6 +281,29 @@ def _arg(s: Sketch, op: o.ArgMax | o.ArgMin, inputs: list[str]) -> str:
     return s.node(type(op).__name__, inputs[0], axis=op.axis, keepdims=int(op.keepdims), select_last_index=int(op.last))
 
 
+def _top_k(s: Sketch, op: o.TopKValues | o.TopKIndices, inputs: list[str]) -> str:
+    values = s.node("TopK", inputs[0], s.const([op.k]), axis=op.axis, largest=int(op.largest))
+    s.nodes[-1].output.append(f"{values}_indices")
+    return values if isinstance(op, o.TopKValues) else f"{values}_indices"
+
+
+def _cum_sum(s: Sketch, op: o.CumSum, inputs: list[str]) -> str:
+    return s.node("CumSum", inputs[0], s.const(op.axis), exclusive=int(op.exclusive), reverse=int(op.reverse))
+
+
+def _roi_align(s: Sketch, op: o.RoiAlign, inputs: list[str]) -> str:
+    return s.node(
+        "RoiAlign",
+        *inputs,
+        mode="max" if op.maximum else "avg",
+        output_height=op.height,
+        output_width=op.width,
+        sampling_ratio=op.samples,
+        spatial_scale=op.scale,
+        coordinate_transformation_mode="half_pixel" if op.half_pixel else "output_half_pixel",
+    )
+
+
 def _resize(s: Sketch, op: o.Resize, inputs: list[str]) -> str:
     rounding = {"nearest_mode": op.rounding} if op.mode == "nearest" else {}
     return s.node(
@@ -273,6 +317,25 @@ def _resize(s: Sketch, op: o.Resize, inputs: list[str]) -> str:
         exclude_outside=int(op.exclude_outside),
         **rounding,
     )
+
+
+def _recurrent(s: Sketch, op: o.Lstm | o.Gru | o.Rnn, inputs: list[str]) -> str:
+    functions = [fn for d in range(op.directions) for fn in op.functions(d)]
+    attributes: dict[str, Any] = {
+        "direction": op.direction,
+        "activations": [type(fn).__name__ for fn in functions],
+        "hidden_size": next(t.shape[2] for t in s.types[2:] if t is not None),
+    }
+    for field in ("alpha", "beta"):
+        values = [getattr(fn, field) for fn in functions if hasattr(fn, field)]
+        attributes.update({f"activation_{field}": values} if values else {})
+    attributes.update({"clip": op.clip} if op.clip is not None else {})
+    for flag in ("input_forget", "linear_before_reset"):
+        attributes.update({flag: int(getattr(op, flag))} if hasattr(op, flag) else {})
+    y = s.node(type(op).__name__.upper(), *inputs, **attributes)
+    states = [f"{y}_h", f"{y}_c"][: op.states]
+    s.nodes[-1].output.extend(states)
+    return s.node("Concat", y, *(s.node("Unsqueeze", state, s.const([0])) for state in states), axis=0)
 
 
 def _literal(s: Sketch, op: o.Literal, inputs: list[str]) -> str:
@@ -303,6 +366,7 @@ _WRITERS: dict[type[Op], Callable[[Sketch, Any, list[str]], str]] = {
     o.Convolution: _convolution,
     o.Deconvolution: _deconvolution,
     o.MaxPool: _pool,
+    o.MaxPoolIndices: _pool_indices,
     o.AveragePool: _pool,
     o.Reduce: _reduce,
     o.Softmax: _attributes("Softmax", axis="axis"),
@@ -321,9 +385,21 @@ _WRITERS: dict[type[Op], Callable[[Sketch, Any, list[str]], str]] = {
     o.Tile: _shape_input("Tile", "repeats"),
     o.ShapeOf: _attributes("Shape", start="start", end="end"),
     o.Gather: _attributes("Gather", axis="axis"),
+    o.GatherElements: _attributes("GatherElements", axis="axis"),
+    o.GatherNd: _attributes("GatherND", batch_dims="batch_dims"),
+    o.ScatterElements: _attributes("ScatterElements", axis="axis", reduction="reduction"),
+    o.ScatterNd: _attributes("ScatterND", reduction="reduction"),
     o.ArgMax: _arg,
     o.ArgMin: _arg,
+    o.TopKValues: _top_k,
+    o.TopKIndices: _top_k,
+    o.CumSum: _cum_sum,
+    o.GridSample: _attributes("GridSample", mode="mode", padding_mode="padding", align_corners="align_corners"),
+    o.RoiAlign: _roi_align,
     o.Resize: _resize,
+    o.Lstm: _recurrent,
+    o.Gru: _recurrent,
+    o.Rnn: _recurrent,
     o.Literal: _literal,
     o.Fused: _fused,
 }

@@ -9,81 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from tensorwright import ops as o
 from tensorwright.ir.dtype import DType
-from tensorwright.ir.op import Array, Op
-from tensorwright.ir.text import op_text
-from tensorwright.ir.types import TensorType
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One input: its type and what its values are like (see `values`)."""
-
-    shape: Shape
-    kind: str = "normal"
-    dtype: DType = DType.f32
-
-    @property
-    def type(self) -> TensorType:
-        return TensorType(self.dtype, self.shape)
-
-
-@dataclass(frozen=True)
-class OpCase:
-    """`id` is unique; `inputs` may hold None for an absent optional input."""
-
-    id: str
-    op: Op
-    inputs: tuple[Spec | None, ...]
-
-    def make(self, rng: np.random.Generator) -> list[Array | None]:
-        """Input arrays: the same ones for the same generator state."""
-        return [None if spec is None else values(spec, rng) for spec in self.inputs]
-
-    @property
-    def types(self) -> list[TensorType | None]:
-        return [None if spec is None else spec.type for spec in self.inputs]
-
-
-def values(spec: Spec, rng: np.random.Generator) -> Array:
-    """Values of a kind: normal, positive, unit (-1..1), nonzero, large (up to 1e4), special (NaN, infinities, zeros and
-    denormals among normal ones), integers (-4..4, so that ties are common), bool, or `index N` (-N..N-1)."""
-    name, _, argument = spec.kind.partition(" ")
-    normal = rng.standard_normal(spec.shape)
-    if name == "index":
-        made = rng.integers(-int(argument), int(argument), spec.shape)
-    elif name == "integers":
-        made = rng.integers(-4, 5, spec.shape)
-    elif name == "special":
-        specials = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 3e38, -3e38, 1.0])
-        picked = specials[rng.integers(0, len(specials), spec.shape)]
-        made = np.where(rng.random(spec.shape) < 0.5, picked, normal)
-    else:
-        made = {
-            "normal": normal,
-            "positive": np.abs(normal) + 0.1,
-            "unit": np.tanh(normal),
-            "large": normal * 1e4,
-            "nonzero": np.sign(normal) * (np.abs(normal) + 0.1),
-            "bool": normal > 0,
-        }[name]
-    with np.errstate(all="ignore"):
-        return np.asarray(made).astype(spec.dtype.numpy)
-
-
-def case(op: Op, *inputs: Spec | Shape | None, note: str = "") -> OpCase:
-    """A row; a bare shape means normal f32 values."""
-    specs = tuple(Spec(x) if isinstance(x, tuple) else x for x in inputs)
-    shown = ",".join(
-        "_" if s is None else f"{s.type}{'' if s.kind == 'normal' else ':' + s.kind.replace(' ', '')}" for s in specs
-    )
-    return OpCase(f"{op_text(op)}({shown}){' ' + note if note else ''}".replace(" ", ";"), op, specs)
-
+from tensorwright.ir.op import Op
+from tests.suites.op_case import OpCase, Shape, Spec, case
+from tests.suites.op_rows_index import order_cases, sample_cases, select_cases
 
 # -- elementwise --------------------------------------------------------------------------------
 _ANY = (
@@ -301,8 +231,10 @@ def pool_cases() -> Iterator[OpCase]:
     for x, kernel, strides, pads, dilations in _POOLS:
         for ceil in (False, True):
             yield case(o.MaxPool(kernel, strides, pads, dilations, ceil), x)
+            yield case(o.MaxPoolIndices(kernel, strides, pads, dilations, ceil), x)
             for count in (False, True):
                 yield case(o.AveragePool(kernel, strides, pads, dilations, ceil, count), x)
+    yield case(o.MaxPoolIndices((2, 3), (2, 1), (1, 1, 0, 1), (1, 1), False, True), (2, 3, 5, 6))
     yield case(o.MaxPool((2, 2), (2, 2), (1, 1, 1, 1), (1, 1)), Spec((1, 2, 6, 6), "integers", DType.i8))
 
 
@@ -404,6 +336,32 @@ def shape_cases() -> Iterator[OpCase]:
     yield case(o.Gather(0), Spec((5,), "integers", DType.i64), Spec((2, 2), "index 5", DType.i64))
 
 
+# -- recurrent layers ---------------------------------------------------------------------------
+def recurrent_cases() -> Iterator[OpCase]:
+    """Each kind of layer in every direction, plain and with all options; inputs of odd and tiny sizes."""
+    functions = (o.HardSigmoid(0.3, 0.4), o.Softsign(), o.LeakyRelu(0.2))
+    for op, size in (
+        (o.Lstm(), (5, 2, 7, 20)),
+        (o.Lstm("reverse", (), 0.8, True), (4, 3, 5, 9)),
+        (o.Lstm("bidirectional", functions * 2), (3, 1, 1, 17)),
+        (o.Gru(), (5, 2, 7, 20)),
+        (o.Gru("reverse", functions[:2], 0.8), (4, 3, 5, 9)),
+        (o.Gru("bidirectional", linear_before_reset=True), (3, 5, 2, 17)),
+        (o.Rnn(), (1, 1, 1, 1)),
+        (o.Rnn("reverse", (o.Relu(),), 1.5), (6, 2, 3, 11)),
+        (o.Rnn("bidirectional"), (4, 5, 6, 35)),
+    ):
+        steps, batch, inputs, hidden = size
+        d, rows = op.directions, op.gates * hidden
+        state = (d, batch, hidden)
+        given = ((steps, batch, inputs), Spec((d, rows, inputs), "unit"), Spec((d, rows, hidden), "unit"))
+        lengths = Spec((batch,), f"lengths {steps}", DType.i32)
+        cell = (state, (d, 3 * hidden)) if op.states == 2 else ()
+        yield case(op, *given)
+        yield case(op, *given, (d, 2 * rows), lengths, state, *cell)
+        yield case(op, *given, (d, 2 * rows), None, state)
+
+
 def resize_cases() -> Iterator[OpCase]:
     """Resampling up and down in every mode, coordinate map and rounding."""
     up, down = (
@@ -420,6 +378,42 @@ def resize_cases() -> Iterator[OpCase]:
     yield case(o.Resize("cubic", up[1], up[2], "half_pixel", cubic_coeff=-0.5, exclude_outside=True), up[0])
     yield case(o.Resize("linear", (1, 1, 1, 1), (1.0, 1.0, 0.25, 0.2), "pytorch_half_pixel"), (1, 1, 4, 5))
     yield case(o.Resize("nearest", (2, 6), (2.0, 2.0), "asymmetric", "floor"), Spec((1, 3), "integers", DType.i32))
+
+
+def type_cases() -> Iterator[OpCase]:
+    """Ops of every family on the element types other than f32."""
+    for d in (DType.f16, DType.bf16, DType.f64):
+        x = Spec((3, 35), "normal", d)
+        for op in (o.Exp(), o.Sigmoid(), o.Gelu(), o.Abs(), o.Floor(), o.Clip(-0.5, 0.75), o.IsNan(), o.Elu()):
+            yield case(op, x)
+        for op in (o.Add(), o.Sub(), o.Mul(), o.Maximum(), o.Less(), o.Mod(True)):
+            yield case(op, x, Spec((35,), "nonzero", d))
+        yield case(o.Where(), Spec((3, 1), "bool", DType.bool), x, Spec((35,), "normal", d))
+        for how in ("sum", "mean", "max", "min"):
+            yield case(o.Reduce(how, (1,)), Spec((3, 35), "positive", d))
+        yield case(o.Softmax(1), x)
+        yield case(o.LogSoftmax(0), x)
+        yield case(o.LayerNorm(1), x, Spec((35,), "positive", d), Spec((35,), "normal", d))
+        yield case(o.ArgMax(1), x)
+        yield case(o.Gather(1), x, Spec((4,), "index 35", DType.i64))
+        yield case(o.MatMul(), Spec((5, 9), "normal", d), Spec((9, 20), "normal", d))
+        conv = o.Convolution((1, 1), (1, 1, 1, 1), (1, 1), 1)
+        yield case(conv, Spec((1, 3, 7, 5), "normal", d), Spec((6, 3, 3, 3), "normal", d))
+        for pool in (o.MaxPool, o.AveragePool):
+            yield case(pool((2, 2), (2, 2), (0, 0, 0, 0), (1, 1)), Spec((1, 5, 8, 6), "normal", d))
+        for to in (DType.f32, DType.i64, DType.i8, DType.bool):
+            yield case(o.Cast(to), x)
+    for d in (DType.i8, DType.i16, DType.u8, DType.u16, DType.u32, DType.u64, DType.i32, DType.i64):
+        kind = "integers" if d.is_signed else "bool"
+        x, y = Spec((5, 7), kind, d), Spec((7,), "integers" if d.is_signed else "positive", d)
+        for op in (o.Add(), o.Sub(), o.Mul(), o.Maximum(), o.Minimum(), o.Less(), o.GreaterEqual(), o.Equal()):
+            yield case(op, x, y, note="type")
+        for how in ("sum", "mean", "max", "min"):
+            yield case(o.Reduce(how, (1,)), x, note="type")
+        yield case(o.MatMul(), x, Spec((7, 9), kind, d))
+        yield case(o.ArgMin(1), x)
+        for to in (DType.f32, DType.f16, DType.i64, DType.u8, DType.bool):
+            yield case(o.Cast(to), x, note="type")
 
 
 def fused_cases() -> Iterator[OpCase]:
@@ -453,6 +447,11 @@ CASES: tuple[OpCase, ...] = (
     *reduce_cases(),
     *norm_cases(),
     *shape_cases(),
+    *select_cases(),
+    *order_cases(),
+    *sample_cases(),
     *resize_cases(),
+    *recurrent_cases(),
+    *type_cases(),
     *fused_cases(),
 )

@@ -13,7 +13,8 @@ from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import OPS
 from tensorwright.tune.verify import mismatch
 from tests.suites.onnx_oracle import oracle
-from tests.suites.op_table import CASES, OpCase
+from tests.suites.op_case import OpCase
+from tests.suites.op_table import CASES
 
 _IDS = [case.id for case in CASES]
 
@@ -25,6 +26,9 @@ NOT_ON_RUNTIME = {
     "clip[low=none;high=6.0](f32[67]:special)": "ONNX Runtime takes a missing bound for the largest finite value",
     "lrn[size=4;alpha=0.02;beta=0.75;bias=1.5](f32[5,5,2,3])": "ONNX Runtime takes odd sizes only",
 }
+
+# Element types for which ONNX Runtime has kernels of few ops only: onnx's own evaluator answers.
+RARE = {DType.f64, DType.i16, DType.i8, DType.u64, DType.u32, DType.u16, DType.u8}
 
 
 def arrays_of(case: OpCase) -> tuple[int, list[np.ndarray | None]]:
@@ -41,7 +45,17 @@ def test_table_covers_every_op_once_by_id() -> None:
     assert len(set(_IDS)) == len(_IDS)
     bodies = {instr.op.kind for case in CASES if isinstance(case.op, o.Fused) for instr in case.op.body}
     assert set(NOT_ON_RUNTIME) <= set(_IDS)
-    assert set(OPS) - {case.op.kind for case in CASES} - bodies <= {"copy"}, "an op has no row"
+    assert set(OPS) - {case.op.kind for case in CASES} - bodies <= {"copy", "onnx_host"}, "an op has no row"
+
+
+def expected_of(case: OpCase, arrays: list[np.ndarray | None]) -> np.ndarray:
+    """The oracle's answer. The halves are computed as f32 and rounded once: the oracles may round after every step."""
+    halves = (DType.f16, DType.bf16)
+    types = [t.with_dtype(DType.f32) if t is not None and t.dtype in halves else t for t in case.types]
+    wide = [None if a is None or t is None else a.astype(t.dtype.numpy) for a, t in zip(arrays, types, strict=True)]
+    is_rare = any(t is not None and t.dtype in RARE for t in types)
+    answer = oracle(case.op, types, wide, runtime=case.id not in NOT_ON_RUNTIME and not is_rare)
+    return answer.astype(case.op.infer(*case.types)[0].dtype.numpy)
 
 
 @pytest.mark.parametrize("case", CASES, ids=_IDS)
@@ -55,6 +69,6 @@ def test_reference_of_case_has_the_inferred_types(case: OpCase) -> None:
 @pytest.mark.parametrize("case", CASES, ids=_IDS)
 def test_reference_of_case_agrees_with_onnx_runtime(case: OpCase) -> None:
     seed, arrays = arrays_of(case)
-    expected = oracle(case.op, case.types, arrays, runtime=case.id not in NOT_ON_RUNTIME)
+    expected = expected_of(case, arrays)
     got = case.op.reference(*arrays)
     assert mismatch(case.op, got, [expected]) == "", f"seed {seed}"

@@ -11,7 +11,7 @@ from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import EXACT, SUMMED, Op
 from tensorwright.lower.program import Buffer, Place, Program, Step, View
 from tensorwright.ops.activation import Relu
-from tensorwright.ops.elementwise import Add, Floor, Mul
+from tensorwright.ops.elementwise import Add, Exp, Floor, Mul
 from tensorwright.ops.fused import Fused, Instr, Literal
 from tensorwright.ops.index import Gather
 from tensorwright.ops.linear import MatMul
@@ -74,6 +74,16 @@ def test_mismatch_of_few_elements_is_allowed_after_a_jump_only(op: Op, agrees: b
     assert (mismatch(op, [got], [want]) == "") == agrees
 
 
+@pytest.mark.parametrize("dtype, step", [(DType.f16, 2.0**-10), (DType.bf16, 2.0**-7)])
+def test_mismatch_of_halves_allows_one_step_unless_the_op_is_exact(dtype: DType, step: float) -> None:
+    want = np.array([1.0, 2.0], dtype.numpy)
+    near, far = (np.array([1.0 + k * step, 2.0], dtype.numpy) for k in (1, 5))
+    assert not mismatch(Exp(), [near], [want])
+    assert "1 of 2 elements differ" in mismatch(Exp(), [far], [want])
+    assert "1 of 2 elements differ" in mismatch(Relu(), [near], [want])
+    assert not mismatch(Relu(), [np.array([np.nan, 1], dtype.numpy)], [np.array([np.nan, 1], dtype.numpy)])
+
+
 def test_mismatch_of_dtype_or_shape_is_a_mismatch() -> None:
     assert "float64" in mismatch(Relu(), [np.zeros(3)], [np.zeros(3, np.float32)])
     assert mismatch(Relu(), [np.zeros(3, np.float32)], [np.zeros(4, np.float32)])
@@ -89,6 +99,13 @@ def test_sample_inputs_are_the_constants_or_seeded_random_values() -> None:
     assert x.shape == (5, 7)
     assert 0.05 < np.abs(weights).max() < 3 / np.sqrt(7) + 1
     assert all(np.array_equal(a, b) for a, b in zip(sample_inputs(w, {2: bias}), (x, weights, given), strict=True))  # type: ignore[arg-type]
+
+
+def test_sample_inputs_are_equal_along_axes_that_share_memory() -> None:
+    w = Workload(Relu(), (Operand(DType.f32, (3, 4), (0, 1)),), (Operand(DType.f32, (3, 4), (4, 1)),))
+    (x,) = sample_inputs(w, {})
+    assert x is not None and x.shape == (3, 4)
+    assert (x == x[0]).all() and len(set(x[0].tolist())) == 4
 
 
 def test_sample_inputs_of_gather_are_valid_indices_from_both_ends() -> None:

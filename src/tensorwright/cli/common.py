@@ -169,13 +169,19 @@ def machine() -> dict[str, object]:
 
 
 def random_inputs(engine: Engine, seed: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Seeded inputs that fit the engine: floats are standard normal, integers 0 or 1 (valid for any index)."""
+    """Seeded inputs that fit the engine: floats are standard normal, integers 0 or 1 (valid for any index).
+
+    A dim that is free is 1. Inputs that are no numeric arrays are left out: they have to be given.
+    """
     import numpy as np
 
     rng = np.random.default_rng(seed)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for item in engine.inputs:
-        values = rng.standard_normal(item.shape) if item.dtype.is_float else rng.integers(0, 2, item.shape)
+        if item.is_object:
+            continue
+        shape = tuple(dim if isinstance(dim, int) else 1 for dim in item.shape)
+        values = rng.standard_normal(shape) if item.dtype.is_float else rng.integers(0, 2, shape)
         arrays[item.name] = np.asarray(values, item.dtype.numpy)
     return arrays
 
@@ -190,22 +196,26 @@ def save_npz(path: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     try:
         with zipfile.ZipFile(path, "w") as archive:
             for name, array in arrays.items():
+                if not isinstance(array, np.ndarray):
+                    raise ValueError(f"{name!r} is a {type(array).__name__}, not an array")
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: strings and sequences, which a .npz file cannot hold
         raise TensorwrightError(
             "cannot write the arrays",
             where=path,
-            why=error.strerror or str(error),
+            why=getattr(error, "strerror", None) or str(error),
             do="check free space and permissions of the folder",
             code="T111",
         ) from None
 
 
-def summary(array: np.ndarray[Any, Any]) -> dict[str, object]:
+def summary(array: object) -> dict[str, object]:
     """Facts about one array for people and scripts: type, shape, range, mean, and how many values are not finite."""
     import numpy as np
 
+    if not isinstance(array, np.ndarray):  # a sequence or an optional
+        return {"dtype": type(array).__name__, "shape": [len(array)] if isinstance(array, list) else []}
     facts: dict[str, object] = {"dtype": str(array.dtype), "shape": list(array.shape)}
     if array.size and array.dtype.kind in "fiu":
         finite = array[np.isfinite(array)]

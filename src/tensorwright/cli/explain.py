@@ -24,14 +24,16 @@ def explain(
 ) -> None:
     """Show the pipeline, every edit with its reason, and the steps before and after."""
     from tensorwright.importers.base import import_model
-    from tensorwright.lower.lower import lower
+    from tensorwright.lower.partition import divide
     from tensorwright.passes.pipeline import optimise
     from tensorwright.passes.report import report_text
 
     graph = import_model(model, shapes=parse_shapes(shapes))
     report = optimise(graph)
     # Before: what the model would run as it was exported, one step a node.
-    before, after = graph_steps(graph), program_steps(lower(report.graph))
+    before = graph_steps(graph)
+    parts = divide(report.graph, lambda program: {}).parts  # no target is chosen here that could lack a kernel
+    after = [step for p in parts for step in (graph_steps(p.graph) if p.program is None else program_steps(p.program))]
     data = {"model": model, "before": before, **report.as_dict(), "after": after}
 
     def draw() -> None:
@@ -49,10 +51,12 @@ def explain(
 
 def graph_steps(graph: Graph) -> list[dict[str, Any]]:
     """The nodes of a graph in order."""
+    from tensorwright.ops.label import label
+
     return [
         {
             "name": node.name,
-            "op": node.op.kind,
+            "op": label(node.op),
             "result": ", ".join(str(value.type) for value in node.outputs),
             "origin": list(node.origin),
         }

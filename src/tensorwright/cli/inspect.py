@@ -47,6 +47,7 @@ def plan_facts(path: str) -> dict[str, Any]:
         "outputs": list(map(str, plan.outputs)),
         "options": plan.options,
         "constants_bytes": sum(array.nbytes for array in plan.constants.values()),
+        "host_steps": [step.as_dict() for step in plan.schedule.host_steps] if plan.schedule is not None else [],
         "targets": {kind: _native_facts(plan, kind) for kind in plan.native},
         "sections": sections,
         "graph": plan.graph,
@@ -104,6 +105,11 @@ def _draw_plan(facts: dict[str, Any], workloads: bool) -> None:
             columns["workload"] = "left"
             rows = [[*row, step["workload"]] for row, step in zip(rows, native["steps"], strict=True)]
         typer.echo()
+        table("", columns, rows)
+    if facts["host_steps"]:
+        typer.echo()
+        columns = dict.fromkeys(("host step", "op", "nodes of the model", "why"), "left")
+        rows = [[s["name"], s["op"], names_text(s["origin"]), s["reason"]] for s in facts["host_steps"]]
         table("", columns, rows)
     typer.echo()
     table(

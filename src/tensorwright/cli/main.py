@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entry point of the `tensorwright` command: lists the subcommands, nothing else.
 
-Exit codes: 0 done; 2 a wrong command line or a TensorwrightError; 130 interrupted.
+Exit codes: 0 done; 1 `compare` found a mismatch; 2 a wrong command line, a TensorwrightError, or `check` found what
+cannot be imported; 3 `check --strict` found host steps; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 import tensorwright
-from tensorwright.cli import bench, build, doctor, explain, inspect, knobs, profile, run
+from tensorwright.cli import bench, build, check, compare, doctor, explain, inspect, knobs, profile, run, surgeon
 
 app = typer.Typer(
     name="tensorwright",
@@ -20,9 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Build a trained network into an engine for this machine, look inside it, and run it.",
 )
-for module in (build, run, bench, inspect, explain, profile, doctor, knobs):
+for module in (build, run, bench, inspect, explain, check, compare, profile, doctor, knobs):
     name = module.__name__.rpartition(".")[2]
     app.command(name)(getattr(module, name))
+app.add_typer(surgeon.app, name="surgeon")
 
 
 def _version(wanted: bool) -> None:

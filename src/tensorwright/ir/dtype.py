@@ -12,7 +12,10 @@ _Bool: TypeAlias = bool  # inside DType the name means the member
 
 
 class DType(enum.Enum):
-    """An element type; the value is its short name ("f32"), used in text, keys and plans."""
+    """An element type; the value is its short name ("f32"), used in text, keys and plans.
+
+    Types of less than eight bits take a byte per element, as in ml_dtypes. `object` is the dtype of `ObjectType` only.
+    """
 
     f64 = "f64"
     f32 = "f32"
@@ -20,6 +23,12 @@ class DType(enum.Enum):
     bf16 = "bf16"
     f8e4m3fn = "f8e4m3fn"
     f8e5m2 = "f8e5m2"
+    f8e4m3fnuz = "f8e4m3fnuz"
+    f8e5m2fnuz = "f8e5m2fnuz"
+    f8e8m0fnu = "f8e8m0fnu"
+    f6e2m3fn = "f6e2m3fn"
+    f6e3m2fn = "f6e3m2fn"
+    f4e2m1fn = "f4e2m1fn"
     i64 = "i64"
     i32 = "i32"
     i16 = "i16"
@@ -28,11 +37,16 @@ class DType(enum.Enum):
     u32 = "u32"
     u16 = "u16"
     u8 = "u8"
+    i4 = "i4"
+    u4 = "u4"
+    i2 = "i2"
+    u2 = "u2"
     bool = "bool"
+    object = "object"
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The NumPy dtype that holds it (bf16 and f8 come from ml_dtypes)."""
+        """The NumPy dtype that holds it (bf16, f8 and smaller ones come from ml_dtypes)."""
         if self in _EXTENDED:
             import ml_dtypes
 
@@ -79,8 +93,10 @@ _NUMPY = {
     DType.u16: "uint16",
     DType.u8: "uint8",
     DType.bool: "bool",
+    DType.object: "object",
 }
-_EXTENDED = {DType.bf16: "bfloat16", DType.f8e4m3fn: "float8_e4m3fn", DType.f8e5m2: "float8_e5m2"}
-_BYTES = dict.fromkeys(DType, 1) | {DType.bf16: 2}
-_BYTES |= {d: int(d.value[1:]) // 8 for d in DType if d.value[1:].isdigit()}
+_EXTENDED = {DType.bf16: "bfloat16", DType.i4: "int4", DType.u4: "uint4", DType.i2: "int2", DType.u2: "uint2"}
+_EXTENDED |= {d: f"float{d.value[1]}_{d.value[2:]}" for d in DType if d.value[0] == "f" and "e" in d.value}
+_BYTES = dict.fromkeys(DType, 1) | {DType.bf16: 2, DType.object: 8}
+_BYTES |= {d: max(int(d.value[1:]) // 8, 1) for d in DType if d.value[1:].isdigit()}
 _FROM_NAME = {name: d for d, name in {**_NUMPY, **_EXTENDED}.items()}

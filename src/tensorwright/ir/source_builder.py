@@ -20,8 +20,8 @@ FOLD_LIMIT_ELEMS = 4096
 """Constant expressions whose operands and results all have at most so many elements are computed at import."""
 
 
-_NEVER_FOLDED = ("convolution", "deconvolution", "max_pool", "average_pool", "lrn")
-"""Kinds whose `reference` may need far more memory than its operands: no part of any shape computation."""
+_NEVER_FOLDED = ("convolution", "deconvolution", "max_pool", "max_pool_indices", "average_pool", "lrn", "onnx_host")
+"""Kinds whose `reference` may need far more memory or time than its operands: no part of any shape computation."""
 
 
 class SourceBuilder:

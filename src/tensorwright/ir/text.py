@@ -33,7 +33,7 @@ from tensorwright.ir.dims import Dim, read_dim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Graph, Node, Value
 from tensorwright.ir.op import OPS, Array, Instr, Op
-from tensorwright.ir.types import TensorType
+from tensorwright.ir.types import ObjectType, TensorType
 
 INLINE_ELEMS = 8
 """Constants of at most so many elements are part of the text."""
@@ -45,6 +45,7 @@ _INT = re.compile(r"-?[0-9]+")
 _FLOAT = re.compile(r"-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?)")
 _HEX = re.compile(r"0x([0-9a-f]*)")
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
+_OBJECT = re.compile(r"<[A-Za-z0-9_(),.]*>")
 
 
 # -- writing ------------------------------------------------------------------------------------
@@ -127,6 +128,8 @@ def _value_text(value: Any, hint: Any) -> str:
         return repr(hint(value))
     if hint is Instr:
         return f"{op_text(value.op)}({','.join(map(str, value.args))})"
+    if hint is TensorType:
+        return str(value)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return _name_text(value.value)
     if isinstance(hint, type) and issubclass(hint, Op):
@@ -250,6 +253,8 @@ class _Cursor:
 
     def type(self) -> TensorType:
         word = self.read(_KIND, "an element type")
+        if word == str(DType.object):
+            return ObjectType(self.read(_OBJECT, "the kind of an object")[1:-1])
         if word not in DType.__members__:
             raise self.error(f"there is no element type {word!r}")
         self.expect("[")
@@ -298,6 +303,8 @@ class _Cursor:
             return self.number_of(_INT if hint is int else _FLOAT, hint, "a number")
         if hint is Instr:
             return Instr(self.op(depth + 1), self.values(int, depth))
+        if hint is TensorType:
+            return self.type()
         if typing.get_origin(hint) is typing.Literal:
             return self.choice(typing.get_args(hint))
         if isinstance(hint, type) and issubclass(hint, enum.Enum):

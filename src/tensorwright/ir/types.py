@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tensorwright.ir.dims import Dim
 from tensorwright.ir.dtype import DType
@@ -53,3 +53,26 @@ class TensorType:
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(str(d) for d in self.shape)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectType(TensorType):
+    """The type of a value that is no array of known rank and NumPy dtype: strings, sequences, optionals.
+
+    `kind` is ONNX's name for it: "tensor(string)", "seq(tensor(float))". Only host steps (`ops.host`) read and make
+    such values; no pass or kernel sees into them, which is why the type is never static and its dtype is `object`.
+    """
+
+    dtype: DType = field(init=False, default=DType.object)
+    shape: tuple[Dim, ...] = field(init=False, default=())
+    kind: str
+
+    @property
+    def is_static(self) -> bool:
+        return False
+
+    def with_shape(self, shape: Iterable[Dim]) -> TensorType:
+        return self
+
+    def __str__(self) -> str:
+        return f"object<{self.kind}>"

@@ -56,6 +56,7 @@ class _Draft:
     output: tuple[Value, _Spot]
     origin: tuple[str, ...]
     needs: set[int] = field(default_factory=set)
+    node: str = ""
 
 
 def lower(graph: Graph) -> Program:
@@ -150,7 +151,7 @@ class _Lowering:
         ins = tuple(as_view(i) if i is not None else None for i in draft.inputs)
         out = as_view(draft.output)
         workload = Workload(draft.op, tuple(i.operand if i else None for i in ins), (out.operand,))
-        return Step(draft.name, workload, ins, (out,), draft.origin)
+        return Step(draft.name, workload, ins, (out,), draft.origin, draft.node)
 
     # -- backward: who is produced inside a larger buffer ------------------------------------------
     def _choose_destinations(self) -> None:
@@ -224,7 +225,7 @@ class _Lowering:
             inputs = tuple(
                 None if v is None else (v, self._operand(node, i, v, needs)) for i, v in enumerate(node.inputs)
             )
-            self._emit(node.name, node.op, inputs, value, spot, node.origin, needs)
+            self._emit(node.name, node.op, inputs, value, spot, node, needs)
 
     def _operand(self, node: Node, position: int, value: Value, needs: set[int]) -> _Spot:
         """Where the node reads an input (its producers join `needs`); copied first when the op's kernels need
@@ -280,7 +281,7 @@ class _Lowering:
             ((value, self.spots[value]),),
             value,
             spot,
-            node.origin,
+            node,
             set(self.ready[value]),
             settle=False,
         )
@@ -292,7 +293,7 @@ class _Lowering:
         inputs: tuple[tuple[Value, _Spot] | None, ...],
         value: Value,
         spot: _Spot,
-        origin: tuple[str, ...],
+        node: Node | None,
         needs: set[int],
         *,
         settle: bool = True,
@@ -302,21 +303,21 @@ class _Lowering:
         number = len(self.drafts)
         if settle:
             self.spots[value], self.ready[value] = spot, frozenset({number})
-        self.drafts.append(_Draft(unique, op, inputs, (value, spot), origin, needs))
+        origin, owner = (node.origin, node.name) if node is not None else ((), "")
+        self.drafts.append(_Draft(unique, op, inputs, (value, spot), origin, needs, owner))
         return number
 
     def _outputs(self) -> None:
         for room, value in zip(self.out_rooms, self.graph.outputs, strict=True):
             spot = _Spot(room, Strided(0, row_major(value.type.static_shape)))
             if not _same(self.spots[value], spot, value):
-                origin = self.graph.producer(value)
                 self._emit(
                     f"{room.name}/copy",
                     Copy(),
                     ((value, self.spots[value]),),
                     value,
                     spot,
-                    origin.origin if origin else (),
+                    self.graph.producer(value),
                     set(self.ready[value]),
                     settle=False,
                 )
@@ -337,4 +338,4 @@ def _renumber(step: Step, kept: dict[Buffer, Buffer]) -> Step:
     inputs = tuple(
         View(kept[v.buffer], v.offset, v.operand) if v is not None and v.buffer in kept else v for v in step.inputs
     )
-    return Step(step.name, step.workload, inputs, step.outputs, step.origin)
+    return Step(step.name, step.workload, inputs, step.outputs, step.origin, step.node)

@@ -41,13 +41,15 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One kernel call. `origin` are source-model node names; `name` is unique and readable."""
+    """One kernel call. `origin` are source-model node names; `name` is unique and readable. `node` is the name of the
+    graph node that the step works for ("" for the copy of an input or constant that is also an output)."""
 
     name: str
     workload: Workload
     inputs: tuple[View | None, ...]
     outputs: tuple[View, ...]
     origin: tuple[str, ...]
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

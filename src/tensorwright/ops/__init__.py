@@ -71,11 +71,16 @@ from tensorwright.ops.elementwise import (
     Xor,
 )
 from tensorwright.ops.fused import Fused, Instr, Literal
+from tensorwright.ops.host import OnnxHost
 from tensorwright.ops.index import ArgMax, ArgMin, Gather
 from tensorwright.ops.linear import MatMul
 from tensorwright.ops.norm import BatchNorm, InstanceNorm, LayerNorm, Lrn
-from tensorwright.ops.pool import AveragePool, MaxPool
+from tensorwright.ops.order import CumSum, TopKIndices, TopKValues
+from tensorwright.ops.pool import AveragePool, MaxPool, MaxPoolIndices
+from tensorwright.ops.recurrent import Gru, Lstm, Rnn
 from tensorwright.ops.reduce import LogSoftmax, Reduce, Softmax
+from tensorwright.ops.sample import GridSample, RoiAlign
+from tensorwright.ops.select import GatherElements, GatherNd, ScatterElements, ScatterNd
 from tensorwright.ops.shape import Concat, Expand, Pad, Reshape, Resize, ShapeOf, Slice, Tile, Transpose
 
 __all__ = [
@@ -101,6 +106,7 @@ __all__ = [
     "Convolution",
     "Cos",
     "Cosh",
+    "CumSum",
     "Deconvolution",
     "Div",
     "Elu",
@@ -111,9 +117,13 @@ __all__ = [
     "Floor",
     "Fused",
     "Gather",
+    "GatherElements",
+    "GatherNd",
     "Gelu",
     "Greater",
     "GreaterEqual",
+    "GridSample",
+    "Gru",
     "HardSigmoid",
     "HardSwish",
     "InstanceNorm",
@@ -127,8 +137,10 @@ __all__ = [
     "Log",
     "LogSoftmax",
     "Lrn",
+    "Lstm",
     "MatMul",
     "MaxPool",
+    "MaxPoolIndices",
     "Maximum",
     "Minimum",
     "Mish",
@@ -136,6 +148,7 @@ __all__ = [
     "Mul",
     "Neg",
     "Not",
+    "OnnxHost",
     "Or",
     "PRelu",
     "Pad",
@@ -146,7 +159,11 @@ __all__ = [
     "Relu",
     "Reshape",
     "Resize",
+    "Rnn",
+    "RoiAlign",
     "Round",
+    "ScatterElements",
+    "ScatterNd",
     "Selu",
     "ShapeOf",
     "Sigmoid",
@@ -164,6 +181,8 @@ __all__ = [
     "Tanh",
     "ThresholdedRelu",
     "Tile",
+    "TopKIndices",
+    "TopKValues",
     "Transpose",
     "Unary",
     "Where",

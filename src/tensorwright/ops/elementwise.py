@@ -281,7 +281,7 @@ class Binary(Pointwise):
         a, b = required(self, inputs, 2)
         with np.errstate(all="ignore"):
             y = self.compute(widen(a), widen(b))
-        return (np.asarray(y).astype(bool if self.predicate else a.dtype, copy=False),)
+            return (np.asarray(y).astype(bool if self.predicate else a.dtype, copy=False),)
 
     def compute(self, a: Array, b: Array) -> Any:
         """The result in the inputs' (widened) dtype."""

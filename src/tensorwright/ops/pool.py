@@ -57,6 +57,34 @@ class MaxPool(Pool):
         return (y,)
 
 
+@op("max_pool_indices", compare=EXACT)
+class MaxPoolIndices(Pool):
+    """The i64 flat position in x of what MaxPool takes: of equal elements the first of the window in row-major order,
+    the first NaN before all, -1 for a window without elements. With `column_major` positions count as if the spatial
+    dims of each image lay in the opposite order."""
+
+    column_major: bool = False
+
+    def infer(self, *inputs: TensorType | None) -> tuple[TensorType, ...]:
+        (y,) = super().infer(*inputs)
+        return (TensorType(DType.i64, y.shape),)
+
+    def reference(self, *inputs: Array | None) -> tuple[Array, ...]:
+        (x,) = required(self, inputs, 1)
+        outputs = self.infer(TensorType(DType.of(x.dtype), x.shape))[0].static_shape[2:]
+        flat = np.arange(x.size).reshape(x.shape)
+        if self.column_major:
+            flat = np.moveaxis(np.arange(x.size).reshape(*x.shape[:2], *reversed(x.shape[2:])).T, (-1, -2), (0, 1))
+        sources = (self.padded(a, outputs, self.pads, value) for a, value in ((x, 0), (flat, -1)))
+        windows = (taps(s, self.kernel, self.strides, self.dilations, outputs) for s in sources)
+        best, found = np.zeros((*x.shape[:2], *outputs), x.dtype), np.full((*x.shape[:2], *outputs), -1, np.int64)
+        for (_, value), (_, position) in zip(*windows, strict=True):
+            better = (found < 0) | (value > best) | ((value != value) & (best == best))
+            taken = (position >= 0) & better
+            best, found = np.where(taken, value, best), np.where(taken, position, found)
+        return (found,)
+
+
 @op("average_pool", compare=SUMMED)
 class AveragePool(Pool):
     """The mean of each window: over its elements inside the input, or with `count_include_pad` also over those in

@@ -8,6 +8,7 @@ import numpy as np
 from tensorwright.errors import ModelError
 from tensorwright.ir.graph import Edit, Graph, Node
 from tensorwright.ir.op import Op
+from tensorwright.ops.host import OnnxHost
 from tensorwright.ops.shape import ShapeOf
 from tensorwright.passes.base import Rewrite, rule
 from tensorwright.passes.match import operands
@@ -20,8 +21,8 @@ GROWTH, SMALL_BYTES = 4, 1 << 20
 def constants_into_constant(graph: Graph, node: Node) -> Edit | None:
     """A node that reads only constants is computed with the op's reference."""
     read = [v for v in node.inputs if v is not None]
-    if not read or any(v not in graph.constants for v in read):
-        return None
+    if not read or any(v not in graph.constants for v in read) or isinstance(node.op, OnnxHost):
+        return None  # what a host op could be folded to was folded at import
     if not all(v.type.is_static for v in node.outputs):
         return None
     limit = max(GROWTH * sum(v.type.size_bytes for v in read), SMALL_BYTES)

@@ -9,6 +9,7 @@ from tensorwright import knobs
 from tensorwright.ir.graph import Graph
 from tensorwright.passes import (
     common_subexpressions,
+    decompose_double,
     decompose_moves,
     flatten_into_matmul,
     fold_batch_norm,
@@ -43,8 +44,9 @@ class PassOptions:
 def optimise(graph: Graph, *, options: PassOptions | None = None) -> Report:
     """Optimise a copy of `graph` for the CPU; `Report.graph` is the result.
 
-    In it every pointwise node on f32, i64, i32 or bool is inside a `Fused` node, no convolution has a bias input and
-    there is no BatchNorm. Raises InternalError when a pass is wrong, ModelError when a constant expression is.
+    In it every pointwise node is inside a `Fused` node (but those on f8 and smaller types), no convolution has a bias
+    input and there is no BatchNorm. Raises InternalError when a pass is wrong, ModelError when a constant
+    expression is.
     """
     options = options if options is not None else PassOptions()
     stop = options.stop_after_edits if options.stop_after_edits is not None else knobs.STOP_AFTER_EDITS.get()
@@ -67,6 +69,7 @@ def stages(options: PassOptions) -> tuple[Stage, ...]:
         Stage("recognise_attention", "attention becomes one op without a score matrix", recognise_attention.RULES),
         Stage("flatten_into_matmul", "images are flattened in memory order", flatten_into_matmul.RULES),
         Stage("decompose_moves", "pads and repetitions become views and copies", decompose_moves.RULES, required=True),
+        Stage("decompose_double", "f64 rows and attention become arithmetic", decompose_double.RULES, required=True),
         Stage("simplify_again", "what the stages above left over", simplify),
         Stage("common_subexpressions_again", "what became equal", common_subexpressions.RULES),
         Stage("remove_dead_again", "what became unread", remove_dead.RULES),

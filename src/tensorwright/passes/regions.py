@@ -14,7 +14,12 @@ from tensorwright.passes.base import Rewrite
 
 MOST_INSTRS = 24
 MOST_OPERANDS = 8
-_KERNEL_DTYPES = frozenset({DType.f32, DType.i64, DType.i32, DType.bool})
+_KERNEL_DTYPES = frozenset(
+    {
+        *(DType.f64, DType.f32, DType.f16, DType.bf16, DType.bool),
+        *(DType.i64, DType.i32, DType.i16, DType.i8, DType.u64, DType.u32, DType.u16, DType.u8),
+    }
+)
 
 
 def is_pointwise(node: Node) -> bool:

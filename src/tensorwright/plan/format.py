@@ -18,7 +18,7 @@ Bytes: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC: Final = b"\x89TWPLAN\n"
 MAJOR: Final = 1  # readers refuse newer majors
-MINOR: Final = 0  # newer minors only add sections and fields, which older readers skip
+MINOR: Final = 1  # newer minors only add sections and fields, which older readers skip
 PREAMBLE_BYTES: Final = 64
 SMALL_ALIGNMENT: Final = 64
 PAGE: Final = 4096

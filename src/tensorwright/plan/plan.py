@@ -20,24 +20,14 @@ from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 from tensorwright.plan.fields import Fields
 from tensorwright.plan.format import Bytes, from_json, malformed, to_json
+from tensorwright.plan.interface import TensorInfo, info_rows, read_dtype, read_infos
 from tensorwright.plan.read import Container, open_container
+from tensorwright.plan.schedule import Schedule, read_schedule, schedule_json
 from tensorwright.plan.write import pack, write_sections
 
 Json = dict[str, Any]
 
 _ALIGNMENT = 64  # of arrays inside a section
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One input or output of an engine, as its user sees it."""
-
-    name: str
-    dtype: DType
-    shape: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{','.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +58,8 @@ class Native:
 class Plan:
     """A built network. `graph` is the optimised graph in text form, `constants` its arrays by value name,
     `options` what the build was asked, `report` what it did (both plain JSON), `native` maps a backend to its code.
+
+    Where some nodes run in NumPy, `schedule` lists the segments; each native one then has its own part in `native`.
     """
 
     name: str
@@ -80,6 +72,12 @@ class Plan:
     options: Json = field(default_factory=dict)
     report: Json = field(default_factory=dict)
     native: Mapping[str, Native] = field(default_factory=dict)
+    schedule: Schedule | None = None
+
+    @property
+    def native_keys(self) -> tuple[str, ...]:
+        """The native parts that a run on the CPU needs."""
+        return ("cpu",) if self.schedule is None else self.schedule.native_keys
 
 
 def save_plan(plan: Plan, path: str | os.PathLike[str]) -> None:
@@ -110,8 +108,8 @@ def _sections(plan: Plan) -> list[tuple[str, Bytes]]:
                 {
                     "name": plan.name,
                     "producer": plan.producer,
-                    "inputs": _infos(plan.inputs),
-                    "outputs": _infos(plan.outputs),
+                    "inputs": info_rows(plan.inputs),
+                    "outputs": info_rows(plan.outputs),
                     "options": plan.options,
                     "report": plan.report,
                     "native": {key: native.fingerprint for key, native in plan.native.items()},
@@ -123,6 +121,8 @@ def _sections(plan: Plan) -> list[tuple[str, Bytes]]:
         ("constants.index", to_json(index)),
         ("constants", blob),
     ]
+    if plan.schedule is not None:
+        sections.append(("segments", to_json(schedule_json(plan.schedule))))
     for key, native in sorted(plan.native.items()):
         sections += [
             (f"program:{key}", to_json(native.program)),
@@ -130,10 +130,6 @@ def _sections(plan: Plan) -> list[tuple[str, Bytes]]:
             (f"weights:{key}", _raw(native.weights)),
         ]
     return sections
-
-
-def _infos(infos: tuple[TensorInfo, ...]) -> list[list[object]]:
-    return [[i.name, str(i.dtype), list(i.shape)] for i in infos]
 
 
 def _raw(array: Array) -> memoryview:
@@ -175,17 +171,19 @@ def _native_arrays(plan: Plan) -> dict[bytes, tuple[str, int]]:
 def _plan(container: Container) -> Plan:
     meta = _fields(container, "meta")
     prints = meta.get("native", dict)
+    outputs = read_infos(meta.at("outputs"))
     return Plan(
         name=meta.get("name", str),
         producer=meta.get("producer", str),
-        inputs=_read_infos(meta.at("inputs")),
-        outputs=_read_infos(meta.at("outputs")),
+        inputs=read_infos(meta.at("inputs")),
+        outputs=outputs,
         graph=_text(container, "graph"),
         constants=_Constants(container),
         choices=tuple(Choice(*row) for row in _fields(container, "choices").rows(str, str, int, dict, float)),
         options=meta.get("options", dict),
         report=meta.get("report", dict),
         native={key: _native(container, key, meta.at("native").get(key, str)) for key in prints},
+        schedule=read_schedule(_fields(container, "segments"), outputs) if "segments" in container else None,
     )
 
 
@@ -208,18 +206,6 @@ def _text(container: Container, name: str) -> str:
         raise malformed(f"section {name!r}", container.where, str(error)) from None
 
 
-def _read_infos(fields: Fields) -> tuple[TensorInfo, ...]:
-    rows = fields.rows(str, str, list)
-    return tuple(TensorInfo(name, _dtype(fields, dtype), fields.sizes(shape)) for name, dtype, shape in rows)
-
-
-def _dtype(fields: Fields, text: str) -> DType:
-    try:
-        return DType(text)
-    except ValueError:
-        raise malformed(fields.what, fields.where, f"there is no dtype {text!r}") from None
-
-
 class _Constants(Mapping[str, Array]):
     """Arrays by name, as read-only views of the file."""
 
@@ -227,7 +213,9 @@ class _Constants(Mapping[str, Array]):
         fields = _fields(container, "constants.index")
         self._arrays = {}
         for name, text, shape, section, offset in fields.rows(str, str, list, str, int):
-            dtype, sizes, data = _dtype(fields, text), fields.sizes(shape), container[section]
+            dtype, sizes, data = read_dtype(fields, text), fields.sizes(shape), container[section]
+            if dtype is DType.object:
+                raise malformed(fields.what, fields.where, f"constant {name!r} is no array of numbers")
             size = math.prod(sizes) * dtype.size_bytes
             if not 0 <= offset <= len(data) - size:
                 raise malformed(fields.what, fields.where, f"constant {name!r} lies outside section {section!r}")

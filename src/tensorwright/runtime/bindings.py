@@ -13,7 +13,7 @@ import numpy as np
 from tensorwright.errors import InputError
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
-from tensorwright.plan.plan import TensorInfo
+from tensorwright.plan.interface import TensorInfo
 
 # Bits of `ndarray.flags.num`.
 C_CONTIGUOUS: Final = 0x001
@@ -33,12 +33,14 @@ class Binding:
 
     def __init__(self, info: TensorInfo, slot: int) -> None:
         self.info, self.slot, self.name = info, slot, info.name
-        self.dtype, self.shape = info.dtype.numpy, info.shape
+        self.dtype = info.dtype.numpy
+        self.shape: tuple[Any, ...] = info.shape  # ints, or text for a dim that a run decides
 
 
 def address(array: Array) -> int:
-    """Address of the first element of a contiguous array. (`array.ctypes` takes four times as long.)"""
-    if array.flags.num & WRITEABLE and array.size:
+    """Address of the first element of a contiguous array. (`array.ctypes` takes four times as long, but also knows
+    the types of ml_dtypes, of kind V.)"""
+    if array.flags.num & WRITEABLE and array.size and array.dtype.kind != "V":
         buffer: Any = array
         return _addressof(_from_buffer(buffer))
     return int(array.ctypes.data)
@@ -53,9 +55,36 @@ def admit(value: Any, binding: Binding) -> Array:
     array = value if isinstance(value, np.ndarray) else _array_of(value, binding)
     if array.dtype != binding.dtype:
         raise _wrong_dtype(binding, str(array.dtype), f"convert it where it is made: x.astype({str(binding.dtype)!r})")
-    if array.shape != binding.shape:
+    if array.shape != binding.shape and not fits(array.shape, binding.shape):
         raise _wrong_shape(binding, array.shape)
     return array if array.flags.num & READABLE == READABLE else np.array(array, order="C")
+
+
+def fits(given: tuple[int, ...], declared: tuple[int | str, ...]) -> bool:
+    """Whether the rank and every dim that is known before a run are as declared."""
+    return len(given) == len(declared) and all(
+        isinstance(d, str) or d == n for n, d in zip(given, declared, strict=True)
+    )
+
+
+def admit_all(values: Sequence[Any], bindings: Sequence[Binding]) -> list[Any]:
+    """All inputs of a run, where dims of one name must be equal. Objects are taken as they are.
+
+    Raises InputError I102 to I104.
+    """
+    sizes: dict[str, tuple[int, str]] = {}
+    admitted = []
+    for value, binding in zip(values, bindings, strict=True):
+        if binding.info.is_object:
+            admitted.append(value)
+            continue
+        array = admit(value, binding)
+        for dim, size in zip(binding.shape, array.shape, strict=True):
+            first, owner = sizes.setdefault(dim, (size, binding.name)) if isinstance(dim, str) else (size, "")
+            if first != size:
+                raise _unequal(binding, array.shape, f"{dim} is {first} in input {owner!r} and {size} here")
+        admitted.append(array)
+    return admitted
 
 
 def accept_output(value: Any, binding: Binding, inputs: Iterable[Array]) -> Array:
@@ -164,8 +193,18 @@ def _wrong_shape(binding: Binding, given: tuple[int, ...], what: str = "input") 
     return InputError(
         f"{what} {binding.name!r} has the wrong shape{rank}",
         where=f"{what} {binding.name!r}",
-        why=(f"expected {list(binding.shape)}", f"given    {list(given)}"),
+        why=(f"expected [{', '.join(map(str, binding.shape))}]", f"given    {list(given)}"),
         do="reshape it, or build the engine for this shape with shapes={...}",
+        code="I103",
+    )
+
+
+def _unequal(binding: Binding, given: tuple[int, ...], why: str) -> InputError:
+    return InputError(
+        f"input {binding.name!r} of shape {list(given)} does not fit the other inputs",
+        where=f"input {binding.name!r}",
+        why=why,
+        do=f"pass arrays that agree; this one is {binding.info}",
         code="I103",
     )
 

@@ -7,7 +7,7 @@ import ctypes
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
@@ -15,12 +15,9 @@ from tensorwright.backends.cpu import launch
 from tensorwright.backends.cpu.launch import LoadedProgram
 from tensorwright.errors import InputError
 from tensorwright.ir.op import Array
-from tensorwright.plan.plan import TensorInfo
+from tensorwright.plan.interface import TensorInfo
 from tensorwright.runtime.arena import Arena
 from tensorwright.runtime.bindings import READABLE, Binding, accept_output, address, admit, check_names
-
-if TYPE_CHECKING:
-    from tensorwright.backends.reference.launch import ReferenceProgram
 
 _LINE: Final = 128  # keeps the barrier away from what workers write
 _ndarray, _empty = np.ndarray, np.empty
@@ -32,15 +29,10 @@ class Context:
     Two threads running one context at the same moment is a mistake and gives InputError I107.
     """
 
-    def __init__(
-        self, program: LoadedProgram | ReferenceProgram, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
-    ) -> None:
+    def __init__(self, program: LoadedProgram, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
         first = launch.FIRST_TENSOR
         self._program = program
-        self._inputs = [Binding(info, first + i) for i, info in enumerate(inputs)]
-        self._outputs = [Binding(info, first + len(inputs) + i) for i, info in enumerate(outputs)]
-        self._lock = threading.Lock()
-        self._closed = False
+        self._set_interface(inputs, outputs)
         code = program.code
         arena_bytes = -(-code.arena_bytes // _LINE) * _LINE
         scratch_bytes = code.scratch_bytes * program.threads
@@ -51,6 +43,13 @@ class Context:
         self._table[launch.SCRATCH] = self._arena.address + arena_bytes
         self._table[launch.BARRIER] = self._arena.address + arena_bytes + scratch_bytes
         self._table[launch.WEIGHTS] = program.weights.ctypes.data
+
+    def _set_interface(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+        first = launch.FIRST_TENSOR
+        self._inputs = [Binding(info, first + i) for i, info in enumerate(inputs)]
+        self._outputs = [Binding(info, first + len(inputs) + i) for i, info in enumerate(outputs)]
+        self._lock = threading.Lock()
+        self._closed = False
 
     @property
     def memory_bytes(self) -> int:
@@ -76,12 +75,7 @@ class Context:
     def execute(self, arrays: Sequence[Any], out: Mapping[str, Array] | None = None) -> list[Array]:
         """As `run`, with inputs and outputs in declared order."""
         if not self._lock.acquire(blocking=False):
-            self._check_open()
-            raise InputError(
-                "this context is already running on another thread",
-                code="I107",
-                do="create one context per thread, or call the engine, which any number of threads may do",
-            )
+            self._refuse()
         try:
             self._check_open()
             keep, results = self._bind(arrays, out)
@@ -94,15 +88,20 @@ class Context:
     def execute_profiled(self, arrays: Sequence[Any], repeat: int) -> Array:
         """Run `repeat` times step by step; returns i64[repeat, steps, 2], the start and end of each step in ns."""
         times: Array = np.zeros((repeat, len(self._program.code.steps), 2), np.int64)
+        for one in times:
+            self.execute_timed(arrays, one)
+        return times
+
+    def execute_timed(self, arrays: Sequence[Any], times: Array) -> list[Array]:
+        """As `execute`, with the start and end of each step in ns written to `times`, i64[steps, 2]."""
         with self._lock:
             self._check_open()
             keep, results = self._bind(arrays, None)
-            for one in times:
-                self._table[launch.PROFILE] = one.ctypes.data
-                self._program.run_profiled(self._table_address)
+            self._table[launch.PROFILE] = times.ctypes.data
+            self._program.run_profiled(self._table_address)
             self._table[launch.PROFILE] = 0
-            del keep, results
-        return times
+            del keep
+        return results
 
     def close(self) -> None:
         """Give the memory back (waits for a run in progress); later runs raise InputError I108."""
@@ -123,6 +122,14 @@ class Context:
             raise InputError(
                 "this engine or context is closed", do="run before closing, or load the plan again", code="I108"
             )
+
+    def _refuse(self) -> NoReturn:
+        self._check_open()
+        raise InputError(
+            "this context is already running on another thread",
+            code="I107",
+            do="create one context per thread, or call the engine, which any number of threads may do",
+        )
 
     def _bind(self, arrays: Sequence[Any], out: Mapping[str, Array] | None) -> tuple[list[Array], list[Array]]:
         """Put the addresses of all inputs and outputs into the table; returns (inputs to keep alive, outputs)."""

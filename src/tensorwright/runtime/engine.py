@@ -4,24 +4,27 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tensorwright.backends.cpu.launch import LoadedProgram, cpu_code
 from tensorwright.errors import InputError, PlanError
 from tensorwright.ir.op import Array
-from tensorwright.plan.plan import Plan, TensorInfo, save_plan
+from tensorwright.plan.interface import TensorInfo
+from tensorwright.plan.plan import Plan, save_plan
+from tensorwright.plan.schedule import HostStep
 from tensorwright.runtime.context import Context
 from tensorwright.runtime.profile import StepTime, summarise
+from tensorwright.runtime.segments import SegmentedContext, SegmentedProgram
 
-if TYPE_CHECKING:
-    from tensorwright.backends.reference.launch import ReferenceProgram
-
+_LOG = logging.getLogger("tensorwright")
+_NAMED: Final = 5  # host steps in the line about them; the report has all
 _MOST_IDLE: Final = 8  # contexts kept for later calls; more are made when more calls come at once, then dropped
 
 
@@ -50,13 +53,10 @@ class Memory:
         return {**dataclasses.asdict(self), "total": self.total}
 
 
-def _program(plan: Plan, target: str, threads: int | None, where: str) -> LoadedProgram | ReferenceProgram:
+def _program(plan: Plan, target: str, threads: int | None, where: str) -> LoadedProgram | SegmentedProgram:
     if target == "reference":
-        from tensorwright.backends.reference.launch import ReferenceProgram
-
-        return ReferenceProgram(plan)
-    native = plan.native.get("cpu")
-    if native is None:
+        return SegmentedProgram.reference(plan, where)
+    if any(key not in plan.native for key in plan.native_keys):
         raise PlanError(
             "the plan holds no code for the CPU",
             where=where,
@@ -64,7 +64,16 @@ def _program(plan: Plan, target: str, threads: int | None, where: str) -> Loaded
             do="load it with tw.load, which makes the code",
             code="P105",
         )
-    return LoadedProgram(cpu_code(native, where), threads)
+    if plan.schedule is not None:
+        return SegmentedProgram.of(plan, plan.schedule, threads, where)
+    return LoadedProgram(cpu_code(plan.native["cpu"], where), threads)
+
+
+def _host_note(steps: Sequence[HostStep]) -> str:
+    """The line about steps that run in NumPy."""
+    count = "1 host step" if len(steps) == 1 else f"{len(steps)} host steps"
+    more = f" and {len(steps) - _NAMED} more" if len(steps) > _NAMED else ""
+    return f"{count}, in NumPy and slow: {', '.join(map(str, steps[:_NAMED]))}{more}"
 
 
 class Engine:
@@ -83,8 +92,12 @@ class Engine:
         the plan in errors. Raises PlanError P105 when the plan holds no code for the CPU.
         """
         self._plan = plan
+        self._program: LoadedProgram | SegmentedProgram = _program(plan, target, threads, where or plan.name)
+        self._host_steps = plan.schedule.host_steps if plan.schedule is not None and target != "reference" else ()
+        if self._host_steps:
+            notes = (*notes, _host_note(self._host_steps))
+            _LOG.warning("%s: %s", where or plan.name, notes[-1])
         self.notes: tuple[str, ...] = tuple(notes)
-        self._program: LoadedProgram | ReferenceProgram = _program(plan, target, threads, where or plan.name)
         self._guard = threading.Lock()  # of the two lists below and _closed
         self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()
         self._idle: list[Context] = []
@@ -119,32 +132,32 @@ class Engine:
 
     def report(self) -> dict[str, Any]:
         """What the build did and what the engine is, as plain JSON: the builder's report, steps, memory and notes."""
-        steps = [{"name": s.name, "origin": list(s.origin), "kernel": s.kernel} for s in self._program.code.steps]
+        steps = [{"name": s.name, "origin": list(s.origin), "kernel": s.kernel} for s in self._program.steps]
         return {
             **self._plan.report,
             "name": self.name,
             "producer": self._plan.producer,
-            "target": self._program.code.fingerprint,
+            "target": self._program.fingerprint,
             "inputs": [str(i) for i in self.inputs],
             "outputs": [str(o) for o in self.outputs],
             "options": self._plan.options,
             "steps": steps,
+            "host_steps": [step.as_dict() for step in self._host_steps],
             "memory": self.memory().as_dict(),
             "notes": list(self.notes),
         }
 
     def memory(self) -> Memory:
         """What the engine and its contexts hold now, item by item."""
-        code = self._program.code
         with self._guard:
             contexts = len(self._contexts)
-        constants = sum(array.nbytes for array in self._plan.constants.values())
+        programs = self._program.native
         return Memory(
-            weights=code.weights.nbytes,
-            constants=constants,
-            code=self._program.code_bytes,
-            arena=code.arena_bytes,
-            scratch=code.scratch_bytes * self.threads,
+            weights=sum(p.code.weights.nbytes for p in programs),
+            constants=sum(array.nbytes for array in self._plan.constants.values()),
+            code=sum(p.code_bytes for p in programs),
+            arena=sum(p.code.arena_bytes for p in programs),
+            scratch=sum(p.code.scratch_bytes * p.threads for p in programs),
             contexts=contexts,
         )
 
@@ -184,13 +197,16 @@ class Engine:
             times = context.execute_profiled(arrays, max(repeat, 1) + 2)[2:]
         finally:
             self._give_back(context)
-        return summarise(times, self._program.code.steps)
+        return summarise(times, self._program.steps)
 
     def create_context(self) -> Context:
         """A context for one thread, with memory of its own (`memory()` says how much)."""
         with self._guard:
             self._check_open()
-            context = Context(self._program, self.inputs, self.outputs)
+            if isinstance(self._program, LoadedProgram):
+                context = Context(self._program, self.inputs, self.outputs)
+            else:
+                context = SegmentedContext(self._program, self.inputs, self.outputs)
             self._contexts.add(context)
         return context
 
@@ -222,7 +238,7 @@ class Engine:
         self._idle.clear()
         self._program.close()
         # What stays describes inputs and outputs; the mapped file goes.
-        self._plan = dataclasses.replace(self._plan, graph="", constants={}, choices=(), native={})
+        self._plan = dataclasses.replace(self._plan, graph="", constants={}, choices=(), native={}, schedule=None)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -39,10 +39,10 @@ def load(
     from tensorwright.backends.cpu.target import CpuTarget  # LLVM is loaded only when code is
 
     here = CpuTarget.parse(target).fingerprint
-    made_for = plan.native["cpu"].fingerprint if "cpu" in plan.native else ""
-    if made_for == here and native == "use":
+    made_for = {plan.native[key].fingerprint if key in plan.native else "" for key in plan.native_keys}
+    if made_for <= {here} and native == "use":
         return Engine(plan, threads=threads, where=where)
-    return _respecialise(plan, target, threads, where, _reason(made_for, here, native))
+    return _respecialise(plan, target, threads, where, _reason(", ".join(sorted(made_for)), here, native))
 
 
 def _reason(made_for: str, here: str, native: str) -> str:

@@ -13,7 +13,10 @@ from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
 from tensorwright.ops.index import Gather
 from tensorwright.ops.linear import MatMul
+from tensorwright.ops.recurrent import R, Recurrent, W
 from tensorwright.ops.reduce import Reduce
+from tensorwright.ops.sample import RoiAlign
+from tensorwright.ops.select import GatherElements, GatherNd, ScatterElements, ScatterNd
 
 
 def sample_inputs(w: Workload, constants: Mapping[int, Array], seed: int = 0) -> list[Array | None]:
@@ -25,8 +28,17 @@ def sample_inputs(w: Workload, constants: Mapping[int, Array], seed: int = 0) ->
     """
     rng = np.random.default_rng(seed)
     return [
-        None if o is None else constants[i] if i in constants else _random(w, i, o, rng) for i, o in enumerate(w.inputs)
+        None if o is None else constants[i] if i in constants else _expanded(o, _random(w, i, o, rng))
+        for i, o in enumerate(w.inputs)
     ]
+
+
+def _expanded(operand: Operand, values: Array) -> Array:
+    """The values, equal along axes of stride 0: the elements there share their memory."""
+    if 0 not in operand.strides:
+        return values
+    kept = tuple(slice(0, 1) if s == 0 else slice(None) for s in operand.strides)
+    return np.broadcast_to(values[kept], operand.shape)
 
 
 def _random(w: Workload, index: int, operand: Operand, rng: np.random.Generator) -> Array:
@@ -38,7 +50,9 @@ def _random(w: Workload, index: int, operand: Operand, rng: np.random.Generator)
     if isinstance(_anchor(w.op), Reduce) or (operand.constant and len(operand.shape) < 2):
         return (rng.random(operand.shape) + 0.5).astype(operand.dtype.numpy)
     values = rng.standard_normal(operand.shape, dtype=np.float32)
-    if operand.constant:
+    if isinstance(_anchor(w.op), Recurrent) and index in (W, R):
+        values *= 1 / math.sqrt(max(operand.shape[-1], 1))  # larger ones make layers that amplify every rounding
+    elif operand.constant:
         terms = operand.shape[-2] if isinstance(_anchor(w.op), MatMul) else math.prod(operand.shape[1:])
         values *= 1 / math.sqrt(max(terms, 1))
     return values.astype(operand.dtype.numpy, copy=False)
@@ -55,12 +69,29 @@ def _small(w: Workload, index: int) -> tuple[int, int]:
 
 
 def _indices(w: Workload, index: int) -> tuple[int, int]:
-    """Gather's indices count from either end."""
-    gather, data = _anchor(w.op), w.inputs[0]
-    if index != 1 or data is None or not isinstance(gather, Gather):
+    """The indices of gathers and scatters count from either end of the axes that they point into."""
+    op, data, indices = _anchor(w.op), w.inputs[0], w.inputs[1]
+    if index != 1 or data is None or indices is None:
         return _small(w, index)
-    size = data.shape[gather.axis]
+    if isinstance(op, Gather | GatherElements | ScatterElements):
+        size = data.shape[op.axis]
+    else:
+        first = op.batch_dims if isinstance(op, GatherNd) else 0
+        size = min(data.shape[first : first + indices.shape[-1]])
     return -size, max(size, 1)
 
 
-_INTEGERS: dict[type[Op], Callable[[Workload, int], tuple[int, int]]] = {Gather: _indices}
+def _images(w: Workload, index: int) -> tuple[int, int]:
+    """The image number of every box."""
+    x = w.inputs[0]
+    return 0, max(x.shape[0], 1) if x is not None else 1
+
+
+_INTEGERS: dict[type[Op], Callable[[Workload, int], tuple[int, int]]] = {
+    Gather: _indices,
+    GatherElements: _indices,
+    GatherNd: _indices,
+    ScatterElements: _indices,
+    ScatterNd: _indices,
+    RoiAlign: _images,
+}

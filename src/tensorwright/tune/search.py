@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat, zip_longest
 from typing import Any, Final
@@ -12,6 +12,7 @@ from typing import Any, Final
 from tensorwright.backends.base import Config, Measurer, Reject, Target, Workload
 from tensorwright.errors import BuildError
 from tensorwright.ir.op import Array
+from tensorwright.ops.label import label
 from tensorwright.tune.cache import TuningCache
 from tensorwright.tune.progress import Listener, Reporter
 from tensorwright.tune.race import Candidate, Effort, Family, Race
@@ -58,6 +59,15 @@ def tune(
         memory.save()
 
 
+def unsupported(workloads: Iterable[Workload], target: Target, families: Sequence[Family]) -> dict[str, str]:
+    """By `Workload.key`, in one phrase: the workloads that no family accepts."""
+    return {
+        w.key: f"no kernel takes {label(w.op)} of {_operands(w)}"
+        for w in workloads
+        if all(isinstance(family.accepts(w, target), Reject) for family in families)
+    }
+
+
 def parse_config(family: Family, config: Mapping[str, Any]) -> Config | None:
     """The family's config from its dict form; None when it does not fit (another version of the family wrote it)."""
     try:
@@ -65,6 +75,10 @@ def parse_config(family: Family, config: Mapping[str, Any]) -> Config | None:
     except TypeError:
         return None
     return parsed
+
+
+def _operands(w: Workload) -> str:
+    return ", ".join("nothing" if o is None else str(o.type) for o in w.inputs) or "no inputs"
 
 
 @dataclass(frozen=True)
@@ -213,4 +227,4 @@ class _Tuner:
         return Choice(winner.family.name, winner.family.version, winner.config.as_dict(), race.best(winner), "measured")
 
 
-__all__ = ["EFFORTS", "parse_config", "tune"]
+__all__ = ["EFFORTS", "parse_config", "tune", "unsupported"]

@@ -11,7 +11,7 @@ import numpy as np
 from tensorwright.backends.base import Operand, Workload
 from tensorwright.ir.op import Array
 from tensorwright.lower.program import Place, Program, View
-from tensorwright.ops.fused import Fused, Literal
+from tensorwright.ops.label import label
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,5 @@ def array_of(base: Array, offset: int, operand: Operand) -> Array:
 
 def short(w: Workload) -> str:
     """One phrase for displays: the operation and its shapes."""
-    name = w.op.kind
-    if isinstance(w.op, Fused):
-        parts = [*([w.op.anchor] if w.op.anchor is not None else []), *(i.op for i in w.op.body)]
-        name = "+".join(dict.fromkeys(part.kind for part in parts if not isinstance(part, Literal)))
     shapes = " x ".join("x".join(map(str, o.shape)) or "scalar" for o in w.inputs if o is not None)
-    return f"{name} {shapes}"
+    return f"{label(w.op)} {shapes}"

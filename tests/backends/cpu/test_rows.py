@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tensorwright.backends.base import KernelFamily, Workload
+from tensorwright.backends.cpu.conversions import ELEMENTS
 from tensorwright.backends.cpu.kernels.arg_extreme import ArgExtreme
 from tensorwright.backends.cpu.kernels.norm import NormRows
 from tensorwright.backends.cpu.kernels.reduce import ReduceNd
@@ -18,7 +19,7 @@ from tensorwright.ops.activation import Relu
 from tensorwright.ops.elementwise import Add
 from tensorwright.ops.index import ArgMax, ArgMin
 from tensorwright.ops.norm import InstanceNorm, LayerNorm
-from tensorwright.ops.reduce import LogSoftmax, Reduce, Softmax
+from tensorwright.ops.reduce import How, LogSoftmax, Reduce, Softmax
 from tests.backends.cpu.oracle_check import (
     ISAS,
     SEED,
@@ -35,6 +36,8 @@ from tests.backends.cpu.oracle_check import (
 
 NHWC = (0, 2, 3, 1)
 I64, I32, U8, BOOL = DType.i64, DType.i32, DType.u8, DType.bool
+NUMBERS = [d for d in ELEMENTS if d not in (DType.f32, BOOL)]
+HOWS: tuple[How, ...] = ("sum", "prod", "max", "min")
 MEAN_HW = Reduce("mean", (2, 3))
 
 SOFTMAX = {
@@ -93,6 +96,12 @@ REDUCE = {
     "large_everything": workload(Reduce("max", (0, 1), False), dense(260, 301)),
     "large_everything_mean": workload(Reduce("mean", (0,), True), dense(70000)),
     "unit_axis": workload(Reduce("sum", (1,), False), dense(6, 1, 5)),
+    **{f"{d}_{how}": workload(Reduce(how, (1,)), dense(3, 77, dtype=d)) for d in NUMBERS for how in HOWS},
+    **{f"{d}_min_columns": workload(Reduce("min", (0,)), dense(33, 9, dtype=d)) for d in NUMBERS},
+    "i64_mean": workload(Reduce("mean", (1,)), dense(3, 40, dtype=I64)),
+    "u64_mean": workload(Reduce("mean", (0,)), dense(31, 5, dtype=DType.u64)),
+    "f64_mean": workload(Reduce("mean", (1,)), dense(3, 40, dtype=DType.f64)),
+    "bool_all": workload(Reduce("min", (1,)), dense(30, 3, dtype=BOOL)),
     "empty": workload(Reduce("sum", (1,)), dense(0, 3)),
 }
 ARG = {
@@ -103,6 +112,8 @@ ARG = {
     "i64": workload(ArgMin(1), dense(4, 33, dtype=I64)),
     "strided": workload(ArgMax(1), view((3, 20), (90, 4))),
     "single": workload(ArgMax(0), dense(1)),
+    **{f"{d}_max": workload(ArgMax(1), dense(4, 70, dtype=d)) for d in NUMBERS},
+    **{f"{d}_min": workload(ArgMin(0), dense(20, 5, dtype=d)) for d in NUMBERS},
 }
 CASES: list[tuple[KernelFamily[Any, Any, Any], str, Workload]] = [
     (family, name, w)
@@ -170,7 +181,7 @@ def test_layer_norm_of_offset_rows_keeps_its_precision(isa: str) -> None:
 
 def test_row_families_say_why_they_reject() -> None:
     assert "f64" in rejected(SoftmaxRows(), workload(Softmax(0), dense(3, dtype=DType.f64)))
-    assert "mean of i64" in rejected(ReduceNd(), workload(Reduce("mean", (0,)), dense(3, dtype=I64)))
+    assert "may not fit i8" in rejected(ReduceNd(), workload(Reduce("mean", (0,)), dense(3, dtype=DType.i8)))
     assert "empty" in rejected(ReduceNd(), workload(Reduce("sum", (1,)), dense(3, 0)))
     assert "softmax is neither" in rejected(NormRows(), SOFTMAX["short"])
 

@@ -20,6 +20,7 @@ from tensorwright.lower.memory import MemoryPlan, plan_memory
 from tensorwright.lower.program import Buffer, Place, Program, Step, View
 from tensorwright.plan.plan import Json
 
+_SMALL_S: Final = 10e-6  # a program shorter than this runs on the caller alone
 _WORKER_ALIGNMENT: Final = 128  # scratch of two workers never shares a line, nor a pair that is fetched together
 
 
@@ -43,6 +44,8 @@ def assemble(
     weights = pack_weights(program, kernels)
     scratch = max((-(-k.scratch_bytes // _WORKER_ALIGNMENT) * _WORKER_ALIGNMENT for k in kernels), default=0)
     modules = _distinct_modules(program, kernels)
+    if _is_small(kernels, seconds):
+        max_threads = 1
     main = emit_main(program, kernels, memory, weights, scratch, target, seconds)
     objects = (
         *((name, compile_cached(ir, target)) for ir, name in modules.items()),
@@ -69,6 +72,14 @@ def assemble(
             **_describe(program, kernels, infos, memory, weights),
         },
     )
+
+
+def _is_small(kernels: Sequence[CpuKernel], seconds: Sequence[float]) -> bool:
+    """Whether other workers could not help: no step can be divided, or all of them take less than waking a worker
+    costs where the cores are busy."""
+    if all(stage.units <= 1 for kernel in kernels for stage in kernel.stages):
+        return True
+    return len(seconds) > 0 and min(seconds) > 0 and sum(seconds) < _SMALL_S
 
 
 def _distinct_modules(program: Program, kernels: Sequence[CpuKernel]) -> dict[str, str]:

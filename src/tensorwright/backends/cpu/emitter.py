@@ -314,12 +314,25 @@ class Function:
         if count >= width:
             self.store(value, base, offset)
             return
+        if not is_float(value.ty) and size_of(value.ty) < 8:
+            # LLVM merges a truncation into a masked store, and that instruction (vpmovdw) may touch masked memory
+            self._store_pieces(value, base, self.i64(offset), count)
+            return
         ptr = self.gep(base, offset, element_of(value.ty))
         name = f"llvm.masked.store.{_mangle(value.ty)}.p0"
         self.module.declare(name, "void", [value.ty, "ptr", vector(width, "i1")])
         self.line(
             f"call void @{name}({value.ty} {value.ref}, ptr align {size_of(value.ty)} {ptr.ref}, {_mask(width, count)})"
         )
+
+    def _store_pieces(self, value: Reg, base: Reg, offset: Reg, count: int) -> None:
+        """The first `count` lanes as stores of powers of two."""
+        done = 0
+        while done < count:
+            piece = 1 << ((count - done).bit_length() - 1)
+            part = self.shuffle(value, None, range(done, done + piece)) if piece > 1 else self.extract(value, done)
+            self.store(part, base, offset + done)
+            done += piece
 
     def prefetch(self, base: Reg, offset: Reg | int = 0, locality: int = 3) -> None:
         ptr = self.gep(base, offset)

@@ -123,6 +123,21 @@ class LoadedProgram:
         self._pool: Pool = Pool.shared()
         self.threads = min(bound for bound in (threads, code.max_threads, self._pool.size) if bound)
 
+    @property
+    def steps(self) -> tuple[StepInfo, ...]:
+        """All steps, in the order of the program's description."""
+        return self.code.steps
+
+    @property
+    def fingerprint(self) -> str:
+        """The target that the code was made for."""
+        return self.code.fingerprint
+
+    @property
+    def native(self) -> tuple[LoadedProgram, ...]:
+        """The programs with code: this one."""
+        return (self,)
+
     def run(self, table: int) -> None:
         """Enter the program with the pointer table at this address; returns when every worker is done."""
         self._pool.run(self._main, table, self.threads)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorwright.ir.graph import Graph, Value
 from tensorwright.ir.op import Array
+from tensorwright.ir.types import ObjectType
 
 
 def interpret(graph: Graph, feeds: Mapping[str, Array], *, keep: Iterable[Value] = ()) -> dict[str, Array]:
@@ -19,7 +20,10 @@ def interpret(graph: Graph, feeds: Mapping[str, Array], *, keep: Iterable[Value]
     dropped after its last reader, so the peak is what is alive at one time. Raises KeyError for a missing feed.
     """
     kept = {value.name: value for value in keep} | dict(zip(graph.output_names, graph.outputs, strict=True))
-    arrays: dict[Value, Array] = {value: np.asarray(feeds[value.name]) for value in graph.inputs}
+    arrays: dict[Value, Array] = {
+        value: feeds[value.name] if isinstance(value.type, ObjectType) else np.asarray(feeds[value.name])
+        for value in graph.inputs
+    }
     arrays |= graph.constants
     readers = Counter(v for node in graph.nodes for v in node.inputs if v is not None)
     readers.update(kept.values())

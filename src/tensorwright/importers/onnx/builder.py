@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,17 +14,24 @@ from tensorwright.ir.dims import SymDim
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Op
 from tensorwright.ir.source_builder import SourceBuilder
+from tensorwright.ops.host import OnnxHost
+
+
+class DataDependentError(Exception):
+    """An op would have an attribute that only the data decides."""
 
 
 class Builder(SourceBuilder):
     """A SourceBuilder that knows the elements of shape computations even when they are symbolic.
 
-    `folder` is where the model's external data lies; None for a model in memory.
+    `folder` is where the model's external data lies; None for a model in memory. `data_symbols` are the dims that only
+    the data decides, at run: the results of host steps have them.
     """
 
     def __init__(self, name: str, folder: pathlib.Path | None = None) -> None:
         super().__init__(name)
         self.folder = folder
+        self.data_symbols: set[str] = set()
         self._contents: dict[Value, Contents] = {}
 
     @property
@@ -37,6 +46,12 @@ class Builder(SourceBuilder):
             return array.astype(object) if array.dtype.kind in "iub" else None
         return self._contents.get(value) if value is not None else None
 
+    def add_all(self, op: Op, *inputs: Value | None) -> tuple[Value, ...]:
+        """Apply an op; all its results. Raises DataDependentError for an attribute that only the data decides."""
+        if self.data_symbols and any(not self.data_symbols.isdisjoint(dim.symbols) for dim in _dims(op)):
+            raise DataDependentError(f"{op.kind} depends on sizes that only the data decides")
+        return super().add_all(op, *inputs)
+
     def add(self, op: Op, *inputs: Value | None) -> Value:
         """Apply an op with one result; when all elements of the result are known integers it becomes a constant."""
         value = super().add(op, *inputs)
@@ -49,3 +64,12 @@ class Builder(SourceBuilder):
             return self.constant(contents.astype(value.type.dtype.numpy))
         self._contents[value] = np.broadcast_to(contents, contents.shape)
         return value
+
+
+def _dims(op: Op) -> Iterator[SymDim]:
+    """The symbolic dims among an op's attributes."""
+    if isinstance(op, OnnxHost):
+        return
+    for field in dataclasses.fields(op):  # type: ignore[arg-type]  # every op is a dataclass
+        value = getattr(op, field.name)
+        yield from (d for d in (value if isinstance(value, tuple) else (value,)) if isinstance(d, SymDim))

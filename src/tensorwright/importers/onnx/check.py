@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import onnx
 from onnx import GraphProto, NodeProto
 
 from tensorwright.errors import ModelError
 from tensorwright.importers.onnx.load import LoadedModel
+from tensorwright.importers.onnx.prepare import domain_of
+from tensorwright.importers.onnx.scope import names_read
 
 
 def source_name(node: NodeProto) -> str:
@@ -30,7 +31,7 @@ def needed_nodes(model: LoadedModel, outputs: Sequence[str] | None) -> list[Node
     """
     graph = model.proto.graph
     problems: list[str] = []
-    if model.opset < 1:
+    if model.opset < 1 and any(not domain_of(node) for node in graph.node):
         problems.append("it does not say which opset it uses (no opset_import of the default domain)")
     if not graph.output:
         problems.append("it has no outputs")
@@ -96,8 +97,9 @@ def _sorted(
         if node is not None and id(node) not in state:
             state[id(node)] = False
             stack.append((node, ""))
-            stack.extend((None, i) for i in reversed(node.input) if i)
-            readers.update({i: described(node) for i in node.input})
+            names = names_read(node)
+            stack.extend((None, name) for name in reversed(names))
+            readers.update(dict.fromkeys(names, described(node)))
         elif node is not None and not state[id(node)]:
             problems.append(f"{described(node)} depends on itself")
         elif node is None and name not in given:
@@ -114,16 +116,3 @@ def _sorted(
             else:
                 visit(name, readers[name])
     return order
-
-
-def node_problem(node: NodeProto, opset: int, ir_version: int) -> str | None:
-    """What ONNX's checker finds wrong with the node's inputs, outputs and attributes; None when it is well formed."""
-    context = onnx.checker.C.CheckerContext()
-    context.ir_version, context.opset_imports = max(ir_version, 3), {"": opset}
-    try:
-        onnx.checker.check_node(node, context)
-    except onnx.checker.ValidationError as error:
-        return str(error).partition("\n")[0]
-    except UnicodeDecodeError:  # a message of the checker that quotes damaged text
-        return "an attribute is damaged"
-    return None

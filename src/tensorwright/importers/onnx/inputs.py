@@ -10,17 +10,23 @@ from onnx import ValueInfoProto
 from tensorwright.errors import ModelError
 from tensorwright.importers.onnx.load import LoadedModel
 from tensorwright.importers.onnx.problems import Problems
-from tensorwright.importers.onnx.tensors import UnsupportedTypeError, declared_type
+from tensorwright.importers.onnx.tensors import NO_NUMBERS, UnsupportedTypeError, declared_type, kind_of
 from tensorwright.ir.dims import Dim, SymDim
-from tensorwright.ir.types import TensorType
+from tensorwright.ir.types import ObjectType, TensorType
 
 
 def bind_shapes(
-    model: LoadedModel, initializers: Collection[str], shapes: Mapping[str, Sequence[int]], problems: Problems
+    model: LoadedModel,
+    initializers: Collection[str],
+    shapes: Mapping[str, Sequence[int]],
+    problems: Problems,
+    *,
+    objects: bool,
 ) -> tuple[dict[str, TensorType | None], dict[str, int]]:
     """Input name to type (None when it has no usable type, which is reported), and the value of each fixed symbol.
 
-    An open dim without a name gets the symbol `<input>_<axis>`. Raises ModelError M106 when `shapes` does not fit.
+    An open dim without a name gets the symbol `<input>_<axis>`. What is no tensor of numbers has an ObjectType where
+    `objects` allows it, and is reported otherwise. Raises ModelError M106 when `shapes` does not fit.
     """
     declared: dict[str, TensorType | None] = {}
     for info in model.proto.graph.input:
@@ -28,7 +34,7 @@ def bind_shapes(
             continue
         declared[info.name] = None
         try:
-            declared[info.name] = _input_type(info.name, info, shapes)
+            declared[info.name] = _input_type(info.name, info, shapes, objects)
         except UnsupportedTypeError as error:
             problems.refuse("input", info.name, str(error))
         except ValueError as error:
@@ -44,7 +50,10 @@ def substituted(dim: Dim, bindings: Mapping[str, int]) -> Dim:
     return dim.evaluate(bindings) if isinstance(dim, SymDim) and dim.symbols <= bindings.keys() else dim
 
 
-def _input_type(name: str, info: ValueInfoProto, shapes: Mapping[str, Sequence[int]]) -> TensorType:
+def _input_type(name: str, info: ValueInfoProto, shapes: Mapping[str, Sequence[int]], objects: bool) -> TensorType:
+    tensor = info.type.WhichOneof("value") in (None, "tensor_type")
+    if objects and (not tensor or info.type.tensor_type.elem_type in NO_NUMBERS):
+        return ObjectType(kind_of(info.type))
     dtype, shape = declared_type(info.type, lambda axis, symbol: SymDim.symbol(symbol or f"{name}_{axis}"))
     if dtype is None:
         raise ValueError("has no element type")

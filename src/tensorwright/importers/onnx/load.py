@@ -40,6 +40,12 @@ class LoadedModel:
 
 def load_model(model: str | os.PathLike[str] | bytes | ModelProto) -> LoadedModel:
     """Parse and inline. Raises ModelError M101 (missing), M102 (empty), M103 (not a readable ONNX model)."""
+    loaded = parse_model(model)
+    return LoadedModel(prepared(loaded.proto, loaded.where), loaded.where, loaded.folder)
+
+
+def parse_model(model: str | os.PathLike[str] | bytes | ModelProto) -> LoadedModel:
+    """Parse only: the model as it is in the file. Raises ModelError as `load_model` does."""
     if isinstance(model, ModelProto):
         loaded = LoadedModel(model, "ONNX model in memory", None)
     elif isinstance(model, bytes):
@@ -61,7 +67,7 @@ def load_model(model: str | os.PathLike[str] | bytes | ModelProto) -> LoadedMode
             code="M103",
             do="copy or export the model again: the file is damaged",
         )
-    return LoadedModel(prepared(loaded.proto, loaded.where), loaded.where, loaded.folder)
+    return loaded
 
 
 def _texts(proto: ModelProto) -> Iterator[str]:

@@ -149,6 +149,13 @@ class OnnxNode:
             raise ValueError(f"attribute {name!r} must be a list of floats")
         return tuple(float(str(np.float32(f))) for f in proto.floats) if proto is not None else None
 
+    def strings(self, name: str) -> tuple[str, ...] | None:
+        """An attribute that lists strings; None when absent."""
+        proto = self._attribute(name)
+        if proto is not None and proto.type != AttributeProto.STRINGS:
+            raise ValueError(f"attribute {name!r} must be a list of strings")
+        return tuple(s.decode("utf-8", "replace") for s in proto.strings) if proto is not None else None
+
     def tensor(self, name: str) -> Array | None:
         """An attribute that holds a tensor; None when absent."""
         proto = self._attribute(name)

@@ -9,13 +9,18 @@ from tensorwright.importers.onnx.windows import Window, read_window, split_paddi
 from tensorwright.ir.dims import Dim
 from tensorwright.ir.graph import Value
 from tensorwright.ops.conv import Convolution, Deconvolution
-from tensorwright.ops.pool import AveragePool, MaxPool
+from tensorwright.ops.pool import AveragePool, MaxPool, MaxPoolIndices
 from tensorwright.ops.reduce import How, Reduce
 
 
 @onnx_op("Conv")
 def conv(b: Builder, n: OnnxNode) -> Result:
     """Cross-correlation with an optional bias; `auto_pad` is resolved to pads."""
+    return convolved(b, n)
+
+
+def convolved(b: Builder, n: OnnxNode) -> Value:
+    """What Conv computes, from the inputs and attributes that it has."""
     x, w = n.input(0), n.input(1)
     window = read_window(n, _spatial(x), _kernel_shape(n, w))
     op = Convolution(window.strides, window.pads, window.dilations, n.attr("group", int, 1))
@@ -68,11 +73,13 @@ def _fit_output(
 
 @onnx_op("MaxPool")
 def max_pool(b: Builder, n: OnnxNode) -> Result:
-    """The maximum of each window, without the indices."""
-    n.ignore("storage_order")  # the order of the indices output only
+    """The maximum of each window and, where they are read, the positions."""
+    column_major = n.flag("storage_order")
     x = n.input(0)
     w = read_window(n, _spatial(x), _required_kernel(n))
-    return b.add(MaxPool(w.kernel, w.strides, w.pads, w.dilations, n.flag("ceil_mode")), x)
+    window = (w.kernel, w.strides, w.pads, w.dilations, n.flag("ceil_mode"))
+    y = b.add(MaxPool(*window), x)
+    return [y, b.add(MaxPoolIndices(*window, column_major), x)] if n.output_used(1) else y
 
 
 @onnx_op("AveragePool")

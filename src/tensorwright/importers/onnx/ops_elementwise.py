@@ -248,13 +248,15 @@ def cast_like(b: Builder, n: OnnxNode) -> Result:
 def _cast(b: Builder, n: OnnxNode, dtype: DType) -> Value:
     """Floats are clipped to the range of an 8-bit float before they are converted to it, unless `saturate` is off."""
     x = n.input(0)
-    n.ignore("round_mode")  # of types without a sign and mantissa, which the IR does not have
+    n.ignore("round_mode")  # of f8e8m0fnu only
+    if dtype is DType.f8e8m0fnu and x.type.dtype is not dtype:
+        n.refuse("it rounds to powers of two")
     if n.flag("saturate", True) and dtype in _LARGEST and x.type.dtype.is_float:
         x = b.add(act.Clip(-_LARGEST[dtype], _LARGEST[dtype]), x)
     return x if x.type.dtype is dtype else b.add(ew.Cast(dtype), x)
 
 
-_LARGEST = {DType.f8e4m3fn: 448.0, DType.f8e5m2: 57344.0}
+_LARGEST = {DType.f8e4m3fn: 448.0, DType.f8e5m2: 57344.0, DType.f8e4m3fnuz: 240.0, DType.f8e5m2fnuz: 57344.0}
 
 
 OPS = [

@@ -9,17 +9,27 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import NodeProto, TypeProto
 
-from tensorwright.importers.onnx.builder import Builder
-from tensorwright.importers.onnx.check import described, needed_nodes, node_problem, source_name
+from tensorwright.importers.onnx.builder import Builder, DataDependentError
+from tensorwright.importers.onnx.check import described, needed_nodes, source_name
+from tensorwright.importers.onnx.host import HostSteps, constant_node
 from tensorwright.importers.onnx.inputs import bind_shapes, substituted
 from tensorwright.importers.onnx.load import LoadedModel, load_model
 from tensorwright.importers.onnx.node import OnnxNode, OnnxOp, RefusalError
-from tensorwright.importers.onnx.prepare import DEFAULT_DOMAINS, schema_of
+from tensorwright.importers.onnx.prepare import (
+    DEFAULT_DOMAINS,
+    domain_of,
+    is_onnx_domain,
+    node_problem,
+    op_key,
+    schema_of,
+)
 from tensorwright.importers.onnx.problems import Problems
-from tensorwright.importers.onnx.registry import NEWEST_OPSET, OLDEST_OPSET, find_op
-from tensorwright.importers.onnx.tensors import UnsupportedTypeError, array_of, declared_type
+from tensorwright.importers.onnx.registry import NEWEST_OPSET, OLDEST_OPSET, VERSIONS, find_op
+from tensorwright.importers.onnx.scope import names_read, renamed_body
+from tensorwright.importers.onnx.tensors import NO_NUMBERS, UnsupportedTypeError, array_of, declared_type
 from tensorwright.ir.dims import SymDim
 from tensorwright.ir.graph import Graph, Value
+from tensorwright.ir.types import ObjectType
 
 
 def import_onnx(
@@ -27,30 +37,42 @@ def import_onnx(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] | None = None,
+    host_ops: bool = True,
 ) -> Graph:
     """The Graph of an ONNX model, for the opsets 7 to 28.
 
     `shapes` fixes the symbolic dims of inputs (input name to shape; one input also binds the others that share its
     symbols), `outputs` chooses other tensors than the model's outputs. Values carry the tensor names of the model;
     origins are node names, or `OpType:output` for nameless nodes. Only what the outputs need is read.
+    With `host_ops`, a node without an importer function becomes an `OnnxHost` node where ONNX's own reference
+    implementation can run it; strings, sequences and optionals exist between such nodes only.
 
     Raises UnsupportedError M201 with all nodes that cannot be imported, or ModelError: M101 missing, M102 empty, M103
     unreadable, M104 inconsistent, M106 shapes= does not fit, M107 outputs= names an unknown tensor, M108 external data.
     """
-    return _Reader(load_model(model), dict(shapes or {}), outputs).read()
+    return _Reader(load_model(model), dict(shapes or {}), outputs, host_ops=host_ops).read()
 
 
 class _Reader:
-    def __init__(self, model: LoadedModel, shapes: Mapping[str, Sequence[int]], outputs: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        shapes: Mapping[str, Sequence[int]],
+        outputs: Sequence[str] | None,
+        *,
+        host_ops: bool,
+    ) -> None:
         self.model, self.proto = model, model.proto.graph
         self.nodes = needed_nodes(model, outputs)
         self.outputs = list(outputs) if outputs is not None else [o.name for o in self.proto.output]
         self.builder = Builder(self.proto.name or "network", model.folder)
         self.initializers = {t.name: t for t in self.proto.initializer}
-        self.read_names = {name for node in self.nodes for name in node.input} | set(self.outputs)
+        self.read_names = {name for node in self.nodes for name in names_read(node)} | set(self.outputs)
         self.values: dict[str, Value | None] = {}  # None: could not be imported, and was reported
         self.problems = Problems()
-        types, self.bindings = bind_shapes(model, self.initializers, shapes, self.problems)
+        self.opsets = {"" if o.domain in DEFAULT_DOMAINS else o.domain: o.version for o in model.proto.opset_import}
+        self.host_steps = HostSteps(model.proto, self.builder) if host_ops else None
+        types, self.bindings = bind_shapes(model, self.initializers, shapes, self.problems, objects=host_ops)
         for name, input_type in types.items():
             self.values[name] = None if input_type is None else self.builder.input(name, input_type)
 
@@ -67,79 +89,147 @@ class _Reader:
         if name not in self.values:
             self.values[name] = None
             try:
-                self.values[name] = self.builder.constant(array_of(self.initializers[name], self.model.folder), name)
+                self._read_initializer(name)
             except UnsupportedTypeError as error:
                 self.problems.refuse("initializer", name, str(error))
             except ValueError as error:
-                self.problems.mistake(f"initializer {name!r}: {error}")
+                kind = "initializer" if name in self.initializers else "tensor"
+                self.problems.mistake(f"{kind} {name!r}: {error}")
         return self.values[name]
+
+    def _read_initializer(self, name: str) -> None:
+        tensor = self.initializers.get(name)
+        if tensor is None:
+            raise ValueError("nothing makes it before it is read")
+        if self.host_steps is not None and tensor.data_type in NO_NUMBERS:
+            self._as_host_step(constant_node(tensor), {})
+        else:
+            self.values[name] = self.builder.constant(array_of(tensor, self.model.folder), name)
 
     def _read_node(self, node: NodeProto) -> None:
         self.values.update(dict.fromkeys(filter(None, node.output)))
-        entry = self._entry(node)
-        inputs = [self._value(name) if name else None for name in node.input]
-        if entry is None or any(value is None and name for value, name in zip(inputs, node.input, strict=True)):
+        names = names_read(node)
+        values = {name: self._value(name) for name in names}
+        obstacle = self._obstacle(node)
+        if obstacle is not None and not self._may_be_host_step(node):
+            self._refuse(node, *obstacle)
             return
-        mistake = node_problem(node, self.model.opset, self.model.proto.ir_version)
-        if mistake is None:
-            try:
-                self._translate(entry, node, inputs)
-            except RefusalError as refusal:
-                self._refuse(node, refusal.reason, refusal.do)
-            except UnsupportedTypeError as error:
-                self._refuse(node, str(error))
-            except (ValueError, ArithmeticError, IndexError) as error:
-                mistake = str(error)
+        inputs = {name: value for name, value in values.items() if value is not None}
+        if len(inputs) != len(values):
+            return  # what is wrong there was reported
+        self.builder.source = source_name(node)
+        try:
+            known = domain_of(node) or schema_of(node.op_type, self.model.opset) is not None
+            mistake = node_problem(node, self.opsets, self.model.proto.ir_version) if known else None
+            if mistake is None and not self._inlined(node, inputs):
+                self._convert(node, inputs, obstacle)
+        except (ValueError, ArithmeticError, IndexError) as error:
+            mistake = str(error)
         if mistake is not None:
             self.problems.mistake(f"{described(node)}: {mistake}")
 
-    def _entry(self, node: NodeProto) -> OnnxOp | None:
-        """The importer function for a node, or None after reporting that there is none."""
-        opset = self.model.opset
-        if node.domain not in DEFAULT_DOMAINS:
-            self._refuse(node, f"the domain {node.domain!r} is not known", "export with standard ONNX operators only")
-        elif not OLDEST_OPSET <= opset <= NEWEST_OPSET:
-            self._refuse(
-                node,
+    def _convert(self, node: NodeProto, inputs: Mapping[str, Value], obstacle: tuple[str, str] | None) -> None:
+        """By an importer function, or else as a host step, or else report why not."""
+        entry = find_op(op_key(node), self.opsets.get(domain_of(node), 0))
+        if obstacle is None and entry is not None and not any(isinstance(v.type, ObjectType) for v in inputs.values()):
+            try:
+                self._translate(entry, node, [inputs[name] if name else None for name in node.input])
+                return
+            except RefusalError as refusal:
+                obstacle = refusal.reason, refusal.do
+            except (UnsupportedTypeError, DataDependentError) as error:
+                obstacle = str(error), ""
+        if not self._as_host_step(node, inputs):
+            self._refuse(node, *(obstacle or ("it reads values that are no arrays of numbers", "")))
+
+    def _obstacle(self, node: NodeProto) -> tuple[str, str] | None:
+        """Why there is no importer function for the node, and what helps; None when there is one."""
+        domain, key = domain_of(node), op_key(node)
+        opset = self.opsets.get(domain, 0)
+        if not domain and not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+            return (
                 f"this version reads the opsets {OLDEST_OPSET} to {NEWEST_OPSET}, not {opset}",
                 "convert the model with onnx.version_converter.convert_version(model, 17)",
             )
-        elif (entry := find_op(node.op_type, opset)) is not None:
-            return entry
-        elif schema_of(node.op_type, opset) is None:
-            self._refuse(
-                node, f"opset {opset} of ONNX has no such operator", "export the model again with standard operators"
-            )
-        else:
-            self._refuse(
-                node,
-                "this version has no importer for the operator",
-                "replace the operator where the model is exported, or ask for it in the issue tracker",
-            )
-        return None
+        if find_op(key, opset) is not None:
+            return None
+        if domain and not any(name.startswith(f"{domain}.") for name in VERSIONS) and not is_onnx_domain(domain):
+            return f"the domain {domain!r} is not known", "export with standard ONNX operators only"
+        if schema_of(node.op_type, opset, domain) is None:
+            where = f"opset {opset} of ONNX" if not domain else f"this version for the domain {domain!r}"
+            return f"{where} has no such operator", "export the model again with standard operators"
+        return (
+            "this version has no importer for the operator",
+            "replace the operator where the model is exported, or ask for it in the issue tracker",
+        )
+
+    def _may_be_host_step(self, node: NodeProto) -> bool:
+        domain = domain_of(node)
+        schema = schema_of(node.op_type, self.opsets.get(domain, 0), domain)
+        return self.host_steps is not None and schema is not None
+
+    def _as_host_step(self, node: NodeProto, inputs: Mapping[str, Value]) -> bool:
+        """Whether the node became a host step."""
+        if self.host_steps is None or not self._may_be_host_step(node):
+            return False
+        read = [name for name in node.output if name in self.read_names]
+        made = self.host_steps.add(node, inputs, read)
+        if isinstance(made, str):
+            return False
+        self.values.update(made)
+        for name, value in made.items():
+            self.builder.bind(value, name)
+        return True
+
+    def _inlined(self, node: NodeProto, inputs: Mapping[str, Value]) -> bool:
+        """Whether the node is an If with a known condition, which becomes the nodes of that branch."""
+        condition = self.builder.known(inputs.get(node.input[0])) if node.op_type == "If" and node.input else None
+        if domain_of(node) or condition is None or condition.size != 1:
+            return False
+        wanted = "then_branch" if condition.reshape(-1)[0] else "else_branch"
+        branch = next((a.g for a in node.attribute if a.name == wanted), None)
+        if branch is None or len(branch.output) != len(node.output):
+            raise ValueError(f"its {wanted} does not have {len(node.output)} outputs")
+        body = renamed_body(branch, f"{source_name(node)}/")
+        self.initializers |= {tensor.name: tensor for tensor in body.initializer}
+        self.read_names.update(info.name for info in body.output)
+        self.read_names.update(name for inner in body.node for name in names_read(inner))
+        if self.host_steps is not None:
+            self.host_steps.declare((*body.value_info, *body.output))
+        for inner in body.node:
+            self._read_node(inner)
+        for name, info in zip(node.output, body.output, strict=True):
+            value = self._value(info.name)
+            if name and value is not None:
+                self.values[name] = value
+                self.builder.bind(value, name)
+        return True
 
     def _translate(self, entry: OnnxOp, node: NodeProto, inputs: Sequence[Value | None]) -> None:
         onnx_node = OnnxNode(
-            node, self.model.opset, inputs, [name in self.read_names for name in node.output], self.builder
+            node,
+            self.opsets[domain_of(node)],
+            inputs,
+            [name in self.read_names for name in node.output],
+            self.builder,
         )
-        self.builder.source = source_name(node)
         result = entry.translate(self.builder, onnx_node)
         results = [result] if isinstance(result, Value) else list(result)
         unread = onnx_node.unread_attributes()
         if unread:
             raise RefusalError(f"its attribute {', '.join(map(repr, unread))} is not supported")
         for index, name in enumerate(node.output):
-            if index < len(results) and name:
-                self.values[name] = results[index]
-                self.builder.bind(results[index], name)
-            elif onnx_node.output_used(index):
+            if index >= len(results) and onnx_node.output_used(index):
                 raise RefusalError(
                     f"its output {name!r} is not computed by this version", "remove the readers of that output"
                 )
+        for name, value in zip(node.output, results, strict=False):
+            if name:
+                self.values[name] = value
+                self.builder.bind(value, name)
 
     def _refuse(self, node: NodeProto, reason: str, do: str = "") -> None:
-        kind = node.op_type if node.domain in DEFAULT_DOMAINS else f"{node.domain}.{node.op_type}"
-        self.problems.refuse(kind, source_name(node), reason, do)
+        self.problems.refuse(op_key(node), source_name(node), reason, do)
 
     def _check_declared_types(self) -> None:
         """What the model says of its outputs, and of the dtypes inside it, must be what its nodes compute."""
@@ -153,6 +243,8 @@ class _Reader:
 
     def _contradiction(self, value: Value, declared: TypeProto, *, whole: bool) -> str:
         """The declaration when it contradicts the value's type: dtype always, shape when `whole`."""
+        if isinstance(value.type, ObjectType):
+            return ""  # that type was taken from here, or is less than what is declared
         try:
             dtype, shape = declared_type(declared, lambda axis, name: SymDim.symbol(name or f"?{axis}"))
         except UnsupportedTypeError as error:

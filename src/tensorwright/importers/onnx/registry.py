@@ -6,12 +6,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tensorwright.importers.onnx import (
+    ops_composed,
     ops_conv,
+    ops_einsum,
     ops_elementwise,
+    ops_index,
     ops_linear,
+    ops_microsoft,
     ops_norm,
+    ops_recurrent,
     ops_reduce,
     ops_resize,
+    ops_sample,
     ops_shape,
     ops_tensor,
 )
@@ -23,8 +29,14 @@ OLDEST_OPSET, NEWEST_OPSET = 7, 28
 ALL_OPS: tuple[OnnxOp, ...] = (
     *ops_elementwise.OPS,
     *ops_conv.OPS,
+    *ops_index.OPS,
+    *ops_sample.OPS,
+    *ops_composed.OPS,
+    *ops_einsum.OPS,
     *ops_linear.OPS,
+    *ops_microsoft.OPS,
     *ops_norm.OPS,
+    *ops_recurrent.OPS,
     *ops_reduce.OPS,
     *ops_resize.OPS,
     *ops_shape.OPS,

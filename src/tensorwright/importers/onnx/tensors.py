@@ -17,22 +17,66 @@ from tensorwright.ir.dims import Dim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 
+NO_NUMBERS = (TensorProto.STRING, TensorProto.COMPLEX64, TensorProto.COMPLEX128)
+"""Element types that ONNX has and the IR does not."""
+
 
 class UnsupportedTypeError(ValueError):
     """A type that ONNX has and the IR does not."""
 
 
 def dtype_of(number: int) -> DType | None:
-    """The DType of a TensorProto data type number; None when the IR has none (strings, complex, 4-bit types)."""
+    """The DType of a TensorProto data type number; None when the IR has none (strings, complex numbers)."""
     try:
-        return DType.of(helper.tensor_dtype_to_np_dtype(number))
+        dtype = DType.of(helper.tensor_dtype_to_np_dtype(number))
     except (KeyError, TypeError):
         return None
+    return None if dtype is DType.object else dtype
 
 
 def dtype_name(number: int) -> str:
     """The name that ONNX has for a data type number."""
     return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"type {number}"
+
+
+def kind_of(type_proto: TypeProto) -> str:
+    """A type in ONNX's notation: "tensor(string)", "seq(tensor(float))", "optional(...)", "map(int64,...)".
+
+    Raises UnsupportedTypeError for an element type that ONNX does not have.
+    """
+    which = type_proto.WhichOneof("value")
+    if which in ("tensor_type", "sparse_tensor_type"):
+        return f"{which.removesuffix('_type')}({_element(getattr(type_proto, which).elem_type)})"
+    if which == "sequence_type":
+        return f"seq({kind_of(type_proto.sequence_type.elem_type)})"
+    if which == "optional_type":
+        return f"optional({kind_of(type_proto.optional_type.elem_type)})"
+    if which == "map_type":
+        return f"map({_element(type_proto.map_type.key_type)},{kind_of(type_proto.map_type.value_type)})"
+    return "unknown"
+
+
+def _element(number: int) -> str:
+    if number not in TensorProto.DataType.values():
+        raise UnsupportedTypeError(f"has data type {number}, which ONNX does not have")
+    return dtype_name(number).lower()
+
+
+def type_of_kind(kind: str) -> TypeProto:
+    """The type that `kind_of` describes; "unknown" gives an empty one."""
+    result = TypeProto()
+    outer, _, inner = kind.removesuffix(")").partition("(")
+    if outer in ("tensor", "sparse_tensor"):
+        getattr(result, f"{outer}_type").elem_type = TensorProto.DataType.Value(inner.upper())
+    elif outer == "seq":
+        result.sequence_type.elem_type.CopyFrom(type_of_kind(inner))
+    elif outer == "optional":
+        result.optional_type.elem_type.CopyFrom(type_of_kind(inner))
+    elif outer == "map":
+        key, _, value = inner.partition(",")
+        result.map_type.key_type = TensorProto.DataType.Value(key.upper())
+        result.map_type.value_type.CopyFrom(type_of_kind(value))
+    return result
 
 
 def array_of(tensor: TensorProto, folder: pathlib.Path | None) -> Array:

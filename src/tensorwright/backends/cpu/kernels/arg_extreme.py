@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu import vector_math as vm
+from tensorwright.backends.cpu.conversions import ELEMENTS
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, is_float, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, store_lanes
 from tensorwright.backends.cpu.kernels.nest import empty_kernel, entry, traffic_seconds
-from tensorwright.backends.cpu.kernels.reduce import LEAST, MOST, over_input
+from tensorwright.backends.cpu.kernels.reduce import limits, over_input
 from tensorwright.backends.cpu.kernels.rows import Index, Reader, RowNest, Visit, first_lanes
-from tensorwright.backends.cpu.pointwise_ops import ELEMENTS
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.op import Array
 from tensorwright.ops.index import ArgMax, ArgMin
@@ -27,15 +27,14 @@ class ArgConfig(Config):
 class ArgExtreme(KernelFamily[ArgConfig, CpuTarget, CpuKernel]):
     """`ArgMax` and `ArgMin` of any strides."""
 
-    name, version, config = "arg_extreme", 1, ArgConfig
+    name, version, config = "arg_extreme", 2, ArgConfig
 
     def accepts(self, w: Workload, t: CpuTarget) -> Accept | Reject:
         if not isinstance(w.op, ArgMax | ArgMin):
             return Reject(f"{w.op.kind} is neither arg_max nor arg_min")
         x = w.inputs[0]
-        return (
-            Accept() if x is not None and x.dtype in ELEMENTS else Reject(f"the input is {x.dtype if x else 'absent'}")
-        )
+        known = x is not None and x.dtype in ELEMENTS
+        return Accept() if known else Reject(f"the input is {x.dtype if x else 'absent'}")
 
     def candidates(self, w: Workload, t: CpuTarget) -> Iterator[ArgConfig]:
         yield ArgConfig()
@@ -62,13 +61,13 @@ class _Search:
         self.f, self.op, x, axes = f, w.op, w.inputs[0], (w.op.axis,)
         out = over_input(w.outputs[0], len(x.shape), axes, w.op.keepdims)
         self.nest = RowNest(x.shape, [x.strides, out], axes, t.lanes(x.dtype), t.vector_registers)
-        self.element = ELEMENTS[x.dtype]
+        self.dtype, self.element = x.dtype, ELEMENTS[x.dtype]
 
     def row(self, kept: Index, count: int) -> None:
         f, nest, largest = self.f, self.nest, isinstance(self.op, ArgMax)
         read = Reader(f, nest, f.arg("in0"), 0, self.element)
         ty, ids = vector(nest.lanes, self.element), vector(nest.lanes, "i64")
-        worst = f.const(ty, (LEAST if largest else MOST)[self.element])
+        worst = f.const(ty, limits(self.dtype)[not largest])
         nowhere = f.const(ids, -1 if self.op.last else (1 << 63) - 1)  # loses every tie
         best, where = f.var(ty, worst), f.var(ids, nowhere)
 
@@ -94,7 +93,7 @@ class _Search:
     def _better(self, a: tuple[Reg, Reg], b: tuple[Reg, Reg], largest: bool) -> tuple[Reg, Reg]:
         """The better of two (value, index) in each lane; NaN beats every number, the tie goes by index."""
         f = self.f
-        how, sign = "gt" if largest else "lt", "u" if self.element == "i8" else "s"
+        how, sign = "gt" if largest else "lt", "s" if self.dtype.is_signed else "u"
         if is_float(a[0].ty):
             a_nan, b_nan = vm.is_nan(f, a[0]), vm.is_nan(f, b[0])
             wins = f.compare("o" + how, b[0], a[0])

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Operand, Reject, Stage, Workload
+from tensorwright.backends.cpu.conversions import ELEMENTS
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, aligned_strides, body_problem, load_lanes, problem_of
 from tensorwright.backends.cpu.kernels.nest import (
@@ -26,7 +27,6 @@ from tensorwright.backends.cpu.kernels.nest import (
     sizes_of,
     unravel,
 )
-from tensorwright.backends.cpu.pointwise_ops import ELEMENTS
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
@@ -34,7 +34,7 @@ from tensorwright.ops.index import Gather
 
 _OUT, _DATA, _INDICES = 0, 1, 2  # operands of the nest; the epilogue's follow
 _BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
-_NAN_BITS = {
+NAN_BITS = {
     DType.f64: 0x7FF8 << 48,
     DType.f32: 0x7FC0 << 16,
     DType.f16: 0x7E00,
@@ -105,7 +105,7 @@ class _Slices:
         nest = (*self.outer, self.row)
         self.element = "float" if p.fused else _BITS[data.dtype.size_bytes]
         self.lanes = min(t.lanes(data.dtype), 1 << (self.row.size - 1).bit_length())
-        self.fill = f.const(vector(self.lanes, self.element), math.nan if p.fused else _NAN_BITS.get(data.dtype, 0))
+        self.fill = f.const(vector(self.lanes, self.element), math.nan if p.fused else NAN_BITS.get(data.dtype, 0))
         self.index_type = ELEMENTS[indices.dtype]
         self.data_strides, self.index_strides = operand_strides(nest, _DATA), operand_strides(nest, _INDICES)
         self.extras = [f.arg(f"in{i + 2}") for i in range(len(p.extras))]

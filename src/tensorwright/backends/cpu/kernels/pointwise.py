@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
+from tensorwright.backends.cpu.conversions import REGISTERS, decode, encode
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, size_of, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, aligned_strides, load_lanes, store_lanes
 from tensorwright.backends.cpu.kernels.microkernel import choose
@@ -51,7 +52,7 @@ class PointwiseConfig(Config):
 class PointwiseNd(KernelFamily[PointwiseConfig, CpuTarget, CpuKernel]):
     """`Fused` without anchor, every single pointwise op, batch normalisation with given statistics, and `Copy`."""
 
-    name, version, config = "pointwise_nd", 1, PointwiseConfig
+    name, version, config = "pointwise_nd", 2, PointwiseConfig
 
     def accepts(self, w: Workload, t: CpuTarget) -> Accept | Reject:
         region = region_of(w)
@@ -74,7 +75,7 @@ class PointwiseNd(KernelFamily[PointwiseConfig, CpuTarget, CpuKernel]):
             return empty_kernel(w, symbol)
         m = Module(fast="")  # every result is rounded as the separate ops round it
         f = entry(m, symbol, w)
-        lanes = t.lanes(DType.f32) * 4 // max(size_of(e) for e in region.elements)
+        lanes = t.lanes(DType.f32) * 4 // _widest(region)
         kernel = _plan(_Operands(f, region), lanes, c.unroll)
         kernel.emit()
         f.ret()
@@ -82,6 +83,12 @@ class PointwiseNd(KernelFamily[PointwiseConfig, CpuTarget, CpuKernel]):
 
     def bound(self, w: Workload, t: CpuTarget) -> float:
         return traffic_seconds(w, t)
+
+
+def _widest(region: Region) -> int:
+    """Bytes of the widest element, in memory or in registers."""
+    types = [*(region.inputs[i].dtype for i in region.used), region.output.dtype] if region.fused.body else []
+    return max(size_of(e) for e in (*region.elements, *(REGISTERS[d] for d in types)))
 
 
 class _Operands:
@@ -98,11 +105,15 @@ class _Operands:
         self.inputs = range(len(region.used))
 
     def compute(self, values: Sequence[Reg]) -> Reg:
-        """The body's result for one register of every used input."""
-        args: list[Reg | None] = [None] * len(self.region.inputs)
-        for i, value in zip(self.region.used, values, strict=True):
-            args[i] = value
-        return emit_body(self.f, self.region.fused, args, None)
+        """The body's result for one register of every used input; both as memory holds them."""
+        region, f = self.region, self.f
+        if not region.fused.body:
+            return values[0]
+        args: list[Reg | None] = [None] * len(region.inputs)
+        for i, value in zip(region.used, values, strict=True):
+            args[i] = decode(f, value, region.inputs[i].dtype)
+        result = emit_body(f, region.fused, args, None, [o.dtype for o in region.inputs])
+        return encode(f, result, region.output.dtype)
 
 
 def _plan(o: _Operands, lanes: int, unroll: int) -> _Rows | _Tiles:

@@ -22,20 +22,19 @@ from tensorwright.backends.base import (
     Workload,
     row_major,
 )
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, size_of, vector
+from tensorwright.backends.cpu.conversions import ELEMENTS
+from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, aligned_strides, body_problem, problem_of
 from tensorwright.backends.cpu.kernels.nest import empty_kernel, entry, traffic_seconds
 from tensorwright.backends.cpu.kernels.rows import Index, Reader, RowNest, Visit
-from tensorwright.backends.cpu.pointwise_ops import ELEMENTS, emit_instr
+from tensorwright.backends.cpu.pointwise_ops import emit_instr
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
-from tensorwright.ops.elementwise import Add, Maximum, Minimum, Mul
+from tensorwright.ops.elementwise import Add, Div, Maximum, Minimum, Mul
 from tensorwright.ops.fused import Fused
 from tensorwright.ops.reduce import Reduce
 
-LEAST = {"float": -math.inf, "double": -math.inf, "i64": -(1 << 63), "i32": -(1 << 31), "i8": 0}
-MOST = {"float": math.inf, "double": math.inf, "i64": (1 << 63) - 1, "i32": (1 << 31) - 1, "i8": 255}
 _COMBINE: dict[str, Op] = {"sum": Add(), "mean": Add(), "prod": Mul(), "max": Maximum(), "min": Minimum()}
 _FEW_UNITS = 16  # a large reduction with fewer is worth cutting into parts
 _LARGE = 1 << 16  # elements
@@ -55,7 +54,7 @@ class ReduceConfig(Config):
 class ReduceNd(KernelFamily[ReduceConfig, CpuTarget, CpuKernel]):
     """`Reduce` over any axes and strides; f32 with fused epilogue, other types bare."""
 
-    name, version, config = "reduce_nd", 1, ReduceConfig
+    name, version, config = "reduce_nd", 2, ReduceConfig
 
     def accepts(self, w: Workload, t: CpuTarget) -> Accept | Reject:
         reason = _reduce_problem(problem_of(w))
@@ -96,10 +95,19 @@ def _reduce_problem(p: Problem) -> str | None:
         return "no axis is reduced"
     if any(x.shape[a] == 0 for a in p.anchor.axes):
         return "a reduced axis is empty"
-    needs_float, needs_wide = p.anchor.how == "mean", p.anchor.how in ("sum", "prod")
-    if needs_float and not x.dtype.is_float or needs_wide and x.dtype.size_bytes < 4:
-        return f"{p.anchor.how} of {x.dtype}"
+    if p.anchor.how == "mean" and x.dtype.is_integer and x.dtype.size_bytes < 8:
+        return f"the sum of a mean may not fit {x.dtype}"
     return body_problem(p) if p.fused else None
+
+
+def limits(dtype: DType) -> tuple[float | int, float | int]:
+    """The least and the greatest value of a type (infinite for floats)."""
+    if dtype.is_float:
+        return -math.inf, math.inf
+    if dtype is DType.bool:
+        return 0, 1
+    bits = 8 * dtype.size_bytes
+    return (-(1 << bits - 1), (1 << bits - 1) - 1) if dtype.is_signed else (0, (1 << bits) - 1)
 
 
 def over_input(operand: Operand, rank: int, axes: Sequence[int], keepdims: bool) -> tuple[int, ...]:
@@ -116,7 +124,7 @@ class _Pass:
     epilogue's operands. `divisor` is the number of elements of a mean that ends here, else 1."""
 
     how: str
-    element: str
+    dtype: DType
     shape: tuple[int, ...]
     reduced: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]
@@ -145,7 +153,7 @@ class _Pass:
         source = (self.strides[0][axis] * size, *self.strides[0])
         first = _Pass(
             self.how,
-            self.element,
+            self.dtype,
             shape,
             tuple(d + 1 for d in self.reduced),
             (source, space),
@@ -155,7 +163,7 @@ class _Pass:
         )
         last = _Pass(
             self.how,
-            self.element,
+            self.dtype,
             (parts, *kept),
             (0,),
             (space, *((0, *s) for s in self.strides[1:])),
@@ -167,23 +175,25 @@ class _Pass:
 
     def nest(self, t: CpuTarget, columns: int) -> RowNest:
         """The loops."""
-        lanes = _lanes(t, self.element)
+        lanes = t.lanes(self.dtype)
         return RowNest(self.shape, self.strides, self.reduced, lanes, t.vector_registers, columns=columns)
 
     def emit(self, f: Function, c: ReduceConfig, t: CpuTarget) -> int:
         """Write the function; returns its units."""
         nest = self.nest(t, c.columns)
-        ty = vector(nest.lanes, self.element)
-        neutral = {"prod": 1, "max": LEAST[self.element], "min": MOST[self.element]}.get(self.how, 0)
+        element = ELEMENTS[self.dtype]
+        ty = vector(nest.lanes, element)
+        least, most = limits(self.dtype)
+        neutral = {"prod": 1, "max": least, "min": most}.get(self.how, 0)
         strides = [nest.strides(k) for k in range(1, len(self.strides))]
         epilogue = Epilogue(self.fused, strides[0], strides[1:], nest.lane_axis)
         source, out, *extras = (f.arg(name) for name in self.pointers)
 
         def combine(a: Reg, b: Reg) -> Reg:
-            return emit_instr(f, _COMBINE[self.how], (a, b))
+            return emit_instr(f, _COMBINE[self.how], (a, b), (self.dtype, self.dtype))
 
         def row(kept: Index, count: int) -> None:
-            read = Reader(f, nest, source, 0, self.element)
+            read = Reader(f, nest, source, 0, element)
             parts = [f.var(ty, f.const(ty, neutral)) for _ in range(nest.slots(c.unroll))]
 
             def add(v: Visit) -> None:
@@ -192,7 +202,7 @@ class _Pass:
             nest.visit(f, kept, count, c.unroll, add)
             total = nest.fold(f, combine, [part.get() for part in parts])
             if self.divisor > 1:
-                total = total / float(self.divisor)
+                total = emit_instr(f, Div(), (total, f.const(ty, self.divisor)), (self.dtype, self.dtype))
             epilogue.finish(f, total, out, extras, (*kept, *(0 for _ in nest.rows)), count)
 
         nest.positions(f, row)
@@ -207,9 +217,5 @@ def _whole(p: Problem) -> _Pass:
     outer = (over_input(o, len(x.shape), op.axes, op.keepdims) for o in (p.output, *p.extras))
     divisor = math.prod(x.shape[a] for a in op.axes) if op.how == "mean" else 1
     pointers = ("in0", "out0", *(f"in{i + 1}" for i in range(len(p.extras))))
-    return _Pass(op.how, ELEMENTS[x.dtype], x.shape, op.axes, (x.strides, *outer), pointers, p.fused, divisor)
-
-
-def _lanes(t: CpuTarget, element: str) -> int:
-    """Lanes of a register of an LLVM element type."""
-    return t.lanes(DType.f32) * 4 // size_of(element)
+    dtype = DType.u8 if x.dtype is DType.bool else x.dtype  # any and all are extremes of 0 and 1
+    return _Pass(op.how, dtype, x.shape, op.axes, (x.strides, *outer), pointers, p.fused, divisor)

@@ -6,7 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tensorwright.backends.base import Operand, Workload
-from tensorwright.backends.cpu.pointwise_ops import ELEMENTS, supports
+from tensorwright.backends.cpu.conversions import HALVES, STORED
+from tensorwright.backends.cpu.pointwise_ops import supports
+from tensorwright.ir.dtype import DType
 from tensorwright.ir.types import TensorType
 from tensorwright.ops.copy import Copy
 from tensorwright.ops.elementwise import Add, Div, Mul, Pointwise, Sqrt, Sub
@@ -19,7 +21,7 @@ _COPIED = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}  # a copy moves bits, whatever
 @dataclass(frozen=True, slots=True)
 class Region:
     """A body without anchor over `inputs` (broadcasting to the output). `used` are the inputs the body reads;
-    `elements` are the LLVM types of those, then of the output."""
+    `elements` are the LLVM types in memory of those, then of the output."""
 
     fused: Fused
     inputs: tuple[Operand, ...]
@@ -47,7 +49,7 @@ def region_of(w: Workload) -> Region | str:
         return reason
     read = {a for instr in fused.body for a in instr.args}
     used = tuple(i for i in range(len(operands)) if i in read)
-    elements = tuple(ELEMENTS[o.dtype] for o in (*(operands[i] for i in used), output))
+    elements = tuple(STORED[o.dtype] for o in (*(operands[i] for i in used), output))
     return Region(fused, operands, used, output, elements)
 
 
@@ -60,7 +62,7 @@ def _as_body(w: Workload) -> tuple[Fused | None, tuple[Operand | None, ...]]:
         return Fused(None, n, ()), w.inputs
     if isinstance(w.op, Pointwise):
         return Fused(None, n, (Instr(w.op, tuple(range(n))),)), w.inputs
-    if isinstance(w.op, BatchNorm):
+    if isinstance(w.op, BatchNorm) and w.outputs[0].dtype not in HALVES:  # it rounds once, not after every step
         return _batch_norm(w.op, w.inputs)
     return None, w.inputs
 
@@ -75,7 +77,7 @@ def _batch_norm(op: BatchNorm, inputs: tuple[Operand | None, ...]) -> tuple[Fuse
     ]
     body = (
         Instr(Sub(), (0, 3)),
-        Instr(Literal(op.epsilon), ()),
+        Instr(Literal(op.epsilon, x.dtype if x is not None else DType.f32), ()),
         Instr(Add(), (4, 6)),
         Instr(Sqrt(), (7,)),
         Instr(Div(), (5, 8)),
@@ -88,7 +90,7 @@ def _batch_norm(op: BatchNorm, inputs: tuple[Operand | None, ...]) -> tuple[Fuse
 def _type_problem(fused: Fused, inputs: tuple[Operand, ...], output: Operand) -> str | None:
     """Why the body cannot be emitted for these element types."""
     values: list[TensorType] = [o.type for o in inputs]
-    wrong = [str(v.dtype) for v in values if v.dtype not in ELEMENTS]
+    wrong = [str(v.dtype) for v in values if v.dtype not in STORED]
     if wrong:
         return f"an input is {wrong[0]}"
     for instr in fused.body:
@@ -97,6 +99,6 @@ def _type_problem(fused: Fused, inputs: tuple[Operand, ...], output: Operand) ->
         if reason:
             return reason
         values.append(instr.op.infer(*operands)[0])
-    if values[-1].dtype is not output.dtype or output.dtype not in ELEMENTS:
+    if values[-1].dtype is not output.dtype or output.dtype not in STORED:
         return f"the body makes {values[-1].dtype}, the output is {output.dtype}"
     return None

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX ops that read images between their pixels."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from tensorwright.importers.onnx.builder import Builder
+from tensorwright.importers.onnx.node import OnnxNode, Result, onnx_op
+from tensorwright.ir.dtype import DType
+from tensorwright.ir.graph import Value
+from tensorwright.ir.op import Op
+from tensorwright.ops.elementwise import Cast
+from tensorwright.ops.sample import GridSample, RoiAlign
+
+_Mode = Literal["nearest", "linear", "cubic"]
+_Padding = Literal["zeros", "border", "reflection"]
+_MODES: dict[str, _Mode] = {"nearest": "nearest", "linear": "linear", "cubic": "cubic"}
+_FORMER_MODES: dict[str, _Mode] = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}
+_PADDINGS = ("zeros", "border", "reflection")
+
+
+@onnx_op("GridSample", since=16)
+def grid_sample_former(b: Builder, n: OnnxNode) -> Result:
+    """Until opset 19 the modes are called bilinear and bicubic."""
+    return _grid_sample(b, n, _FORMER_MODES, "bilinear")
+
+
+@onnx_op("GridSample", since=20)
+def grid_sample(b: Builder, n: OnnxNode) -> Result:
+    """x at the points of a grid."""
+    return _grid_sample(b, n, _MODES, "linear")
+
+
+def _grid_sample(b: Builder, n: OnnxNode, modes: dict[str, _Mode], default: str) -> Value:
+    mode, padding = n.attr("mode", str, default), n.attr("padding_mode", str, "zeros")
+    if mode not in modes or padding not in _PADDINGS:
+        raise ValueError(f"mode is {mode!r} and padding_mode {padding!r}, which ONNX does not define")
+    op = GridSample(modes[mode], cast(_Padding, padding), n.flag("align_corners"))
+    return _in_f32(b, op, n.input(0), n.input(1))
+
+
+@onnx_op("RoiAlign", since=10)
+def roi_align_former(b: Builder, n: OnnxNode) -> Result:
+    """Until opset 15 boxes are not shifted by half a pixel."""
+    return _roi_align(b, n, "output_half_pixel")
+
+
+@onnx_op("RoiAlign", since=16)
+def roi_align(b: Builder, n: OnnxNode) -> Result:
+    """Boxes of images resampled to one size."""
+    return _roi_align(b, n, "half_pixel")
+
+
+def _roi_align(b: Builder, n: OnnxNode, default: str) -> Value:
+    shift, mode = n.attr("coordinate_transformation_mode", str, default), n.attr("mode", str, "avg")
+    if shift not in ("half_pixel", "output_half_pixel") or mode not in ("avg", "max"):
+        raise ValueError(f"mode is {mode!r} and coordinates {shift!r}, which ONNX does not define")
+    op = RoiAlign(
+        n.attr("output_height", int, 1),
+        n.attr("output_width", int, 1),
+        n.attr("sampling_ratio", int, 0),
+        n.attr("spatial_scale", float, 1.0),
+        shift == "half_pixel",
+        mode == "max",
+    )
+    return _in_f32(b, op, n.input(0), n.input(1), n.input(2))
+
+
+def _in_f32(b: Builder, op: Op, x: Value, points: Value, *rest: Value) -> Value:
+    """The op on f32 images and points: halves are widened, and the result rounded to x's type."""
+    wide = [v if v.type.dtype in (DType.f32, DType.f64) else b.add(Cast(DType.f32), v) for v in (x, points)]
+    y = b.add(op, *wide, *rest)
+    return y if y.type.dtype is x.type.dtype else b.add(Cast(x.type.dtype), y)
+
+
+OPS = [grid_sample_former, grid_sample, roi_align_former, roi_align]
