@@ -76,7 +76,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             "activation_beta": [0.6, 0.1],
         },
     ),
-    *(("RNN", {"activations": [name]}) for name in ("Relu", "Sigmoid", "Softsign", "Softplus", "HardSigmoid", "Elu")),
+    # not Softplus: ONNX Runtime's overflows to infinity for sums above 88
+    *(("RNN", {"activations": [name]}) for name in ("Relu", "Sigmoid", "Softsign", "HardSigmoid", "Elu")),
     *(
         ("RNN", {"activations": [name], "activation_alpha": [0.3], "activation_beta": [0.6]})
         for name in ("Affine", "ScaledTanh", "ThresholdedRelu")
