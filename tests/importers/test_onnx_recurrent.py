@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+import tensorwright as tw
 from tensorwright.backends.reference.interpret import interpret
 from tensorwright.errors import ModelError
 from tensorwright.importers.onnx.reader import import_onnx
@@ -138,3 +139,20 @@ def test_weights_that_do_not_fit_are_named() -> None:
     next(a for a in proto.graph.node[0].attribute if a.name == "hidden_size").i = 7
     with pytest.raises(ModelError, match="hidden_size is 7"):
         import_onnx(proto)
+
+
+def test_softplus_layer_stays_finite_where_onnx_runtime_overflows() -> None:
+    """log(1 + e^x) is x to the last bit for large x; ONNX Runtime gives infinity from 89 on."""
+    one = np.ones((1, 1, 1), np.float32)
+    names = ["x", "w", "r"]
+    node = onnx.helper.make_node("RNN", names, ["y"], hidden_size=1, activations=["Softplus"])
+    infos = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 1, 1])]
+    results = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1, 1, 1])]
+    weights = [onnx.numpy_helper.from_array(one, name) for name in names[1:]]
+    graph = onnx.helper.make_graph([node], "g", infos, results, weights)
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    for target in ("cpu", "reference"):
+        with tw.build(proto, target=target, tune="off") as engine:
+            for value in (-3.0, 1.0, 50.0, 89.0, 120.0):
+                (got,) = engine.run({"x": one * np.float32(value)}).values()
+                np.testing.assert_allclose(got.item(), np.logaddexp(0, value), rtol=1e-5)
