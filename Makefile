@@ -8,7 +8,7 @@ FAST   := -m "not slow and not gpu"
 SLOW   := -m "slow and not gpu"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow lint types bench docs clean
+.PHONY: help demo test test-fast test-slow fuzz lint types bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test-fast: $(VENV)/.ready-test ## unit and golden tests, under three minutes on 
 
 test-slow: $(VENV)/.ready-test ## suites, fuzzing and the model zoo
 	$(PYTEST) -n $(JOBS) $(SLOW) tests
+
+fuzz: $(VENV)/.ready-test ## 2,000 damaged ONNX files through the whole road: typed errors or right results
+	$(BIN)/python -m tests.fuzz.files --count 2000
 
 lint: $(VENV)/.ready-test ## ruff
 	$(BIN)/ruff check .

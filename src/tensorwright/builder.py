@@ -10,25 +10,26 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tensorwright import __version__
-from tensorwright.backends.base import Accept, CpuKernel, Workload
+from tensorwright.backends.base import Accept, CpuKernel, Workload, accepted
 from tensorwright.backends.cpu.assemble import assemble
 from tensorwright.backends.cpu.kernels import FAMILIES
 from tensorwright.backends.cpu.launch import native_of
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.errors import BuildError, PlanError, TargetError
 from tensorwright.importers.base import import_model
-from tensorwright.ir.dims import SymDim
+from tensorwright.ir.dims import Symbol, SymDim
 from tensorwright.ir.graph import Graph, Value
 from tensorwright.ir.text import graph_text, parse_graph, stored_constants
-from tensorwright.lower.partition import Division, divide
+from tensorwright.lower.partition import Division, assumed_equal, divide
 from tensorwright.lower.program import Program
+from tensorwright.ops.control_flow import ControlFlow, nested
 from tensorwright.ops.host import OnnxHost
 from tensorwright.ops.label import label
 from tensorwright.passes.pipeline import optimise
-from tensorwright.plan.interface import TensorInfo
+from tensorwright.plan.interface import Equality
 from tensorwright.plan.plan import Choice as PlanChoice
 from tensorwright.plan.plan import Native, Plan
-from tensorwright.plan.schedule import HostSegment, HostStep, NativeSegment, Schedule
+from tensorwright.plan.scheduled import infos, schedule_of
 from tensorwright.runtime.engine import Engine
 from tensorwright.shapes import Range
 from tensorwright.tune.cache import TuningCache
@@ -36,20 +37,22 @@ from tensorwright.tune.progress import Listener, listening
 from tensorwright.tune.record import Choice
 from tensorwright.tune.search import tune as tune_workloads
 from tensorwright.tune.search import unsupported
-from tensorwright.tune.workload import constants_of, tasks_of
+from tensorwright.tune.workload import constants_of, symbol_of, tasks_of
 
 if TYPE_CHECKING:
     from tensorwright.importers.base import Model
+
+Shapes = Mapping[str, Sequence[int] | Range]
 
 PRODUCER = f"tensorwright {__version__}"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a build was asked, in checked form. `shapes` are fixed; `workspace_bytes` bounds one kernel's workspace."""
+    """What a build was asked, in checked form. `workspace_bytes` bounds one kernel's workspace."""
 
     target: CpuTarget
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: Mapping[str, Range]
     tune: str
     threads: int | None
     workspace_bytes: int | None
@@ -63,7 +66,7 @@ def build(
     target: str = "cpu",
     precision: str = "fp32",
     *,
-    shapes: Mapping[str, Sequence[int] | Range] | None = None,
+    shapes: Shapes | Sequence[Shapes] | None = None,
     calibration: object = None,
     max_drop: object = None,
     workspace: str | int | None = None,
@@ -79,7 +82,9 @@ def build(
 
     `model`: path or bytes of an ONNX file, an `onnx.ModelProto` or a `tw.Network`. `target`: "cpu"; "cpu:avx2",
     "cpu:avx512" to override the instruction set; "reference" for the unoptimised graph in NumPy. `shapes`: input
-    name -> fixed shape for inputs with symbolic dims. `tune`: "off" (first guess of every kernel), "quick" or "full".
+    name -> shape for inputs with symbolic dims, or `tw.Range(min, opt, max)`: one engine then runs every shape of the
+    range, tuned for `opt`. A sequence of such mappings gives an engine of several profiles, each tuned for its own
+    range; a run uses the first that fits. `tune`: "off" (first guess of every kernel), "quick" or "full".
     `timing_cache`: file that keeps measurements (default: one in the user's cache folder). `workspace` ("1GiB" or
     bytes) bounds the workspace of a kernel. `progress`: True draws a progress bar, a callable receives every event.
     `threads` bounds the workers of a run. `host_steps`: nodes that no kernel can run are run in NumPy, and the log,
@@ -95,28 +100,35 @@ def build(
             do="leave precision, calibration and max_drop out",
             code="B120",
         )
-    fixed = {name: _fixed_shape(name, shape) for name, shape in (shapes or {}).items()}
-    graph = import_model(model, weights=weights, outputs=outputs, shapes=fixed or None)
+    profiles = [shapes or {}] if shapes is None or isinstance(shapes, Mapping) else list(shapes) or [{}]
+    bounds = [{name: Range.of(shape) for name, shape in profile.items()} for profile in profiles]
+    graphs = [import_model(model, weights=weights, outputs=outputs, shapes=ranges or None) for ranges in bounds]
     if target == "reference":
-        return Engine(reference_plan(graph), target=target)
+        plans = [reference_plan(graph) for graph in graphs]
+        return Engine(replace(plans[0], profiles=tuple(plans[1:])), target=target)
     chosen = cpu_target(target)
     cache = TuningCache.open(timing_cache)
-    options = Options(chosen, fixed, tune, threads, parse_bytes(workspace), cache, progress, host_steps)
-    plan = make_plan(graph, options)
-    return Engine(plan, threads=threads, notes=cache.notes)
+    limit = parse_bytes(workspace)
+    plans = [
+        make_plan(graph, Options(chosen, ranges, tune, threads, limit, cache, progress, host_steps))
+        for graph, ranges in zip(graphs, bounds, strict=True)
+    ]
+    return Engine(replace(plans[0], profiles=tuple(plans[1:])), threads=threads, notes=cache.notes)
 
 
 def make_plan(graph: Graph, options: Options) -> Plan:
     """Optimise, lower, tune and assemble a graph. Raises BuildError."""
     _check_inputs(graph)
+    equalities = _equalities(graph)
     report = optimise(graph)
     parts = _divided(report.graph, options)
-    choices = _tuned([program for _, program in _programs(parts)], options)
+    programs = parts.programs()
+    choices = _tuned(programs.values(), options)
     return Plan(
         name=graph.name,
         producer=PRODUCER,
-        inputs=_infos(report.graph.inputs, [v.name for v in report.graph.inputs]),
-        outputs=_infos(report.graph.outputs, report.graph.output_names),
+        inputs=infos(report.graph.inputs, [v.name for v in report.graph.inputs]),
+        outputs=infos(report.graph.outputs, report.graph.output_names),
         graph=graph_text(report.graph),
         constants=stored_constants(report.graph),
         choices=tuple(PlanChoice(key, c.family, c.version, dict(c.config), c.seconds) for key, c in choices.items()),
@@ -125,11 +137,13 @@ def make_plan(graph: Graph, options: Options) -> Plan:
             "precision": "fp32",
             "tune": options.tune,
             "threads": options.threads,
-            "shapes": {k: list(v) for k, v in options.shapes.items()},
+            "shapes": {name: shape.as_json() for name, shape in options.shapes.items()},
         },
         report={"passes": report.as_dict()},
-        native={key: _assembled(program, choices, options) for key, program in _programs(parts)},
-        schedule=_schedule(report.graph, parts),
+        native={key: _assembled(program, choices, options) for key, program in programs.items()},
+        schedule=None if parts.is_whole else schedule_of(parts),
+        symbols=report.graph.symbols,
+        equalities=equalities,
     )
 
 
@@ -139,16 +153,14 @@ def reference_plan(graph: Graph) -> Plan:
     return Plan(
         name=graph.name,
         producer=PRODUCER,
-        inputs=_infos(graph.inputs, [v.name for v in graph.inputs]),
-        outputs=_infos(graph.outputs, graph.output_names),
+        inputs=infos(graph.inputs, [v.name for v in graph.inputs]),
+        outputs=infos(graph.outputs, graph.output_names),
         graph=graph_text(graph),
         constants=stored_constants(graph),
         options={"target": "reference", "precision": "fp32"},
+        symbols=graph.symbols,
+        equalities=_equalities(graph),
     )
-
-
-def _infos(values: Iterable[Value], names: Iterable[str]) -> tuple[TensorInfo, ...]:
-    return tuple(TensorInfo.of(name, value.type) for name, value in zip(names, values, strict=True))
 
 
 def respecialise(plan: Plan, *, target: str) -> Plan:
@@ -168,16 +180,21 @@ def respecialise(plan: Plan, *, target: str) -> Plan:
     graph = optimise(graph).graph
     options = Options(chosen, {}, "off", None, None, None, None)
     parts = _divided(graph, options)
-    programs = _programs(parts)
-    first_guess = _tuned([program for _, program in programs], options)
+    programs = parts.programs()
+    first_guess = _tuned(programs.values(), options)
     kept = {c.workload: c for c in plan.choices}
     choices = {
         key: _replayed(task.workload, kept.get(key), chosen) or first_guess[key]
-        for _, program in programs
+        for program in programs.values()
         for key, task in tasks_of(program).items()
     }
-    native = {key: _assembled(program, choices, options) for key, program in programs}
-    return replace(plan, native=native, schedule=_schedule(graph, parts))
+    native = {key: _assembled(program, choices, options) for key, program in programs.items()}
+    return replace(
+        plan,
+        native=native,
+        schedule=None if parts.is_whole else schedule_of(parts),
+        profiles=tuple(respecialise(profile, target=target) for profile in plan.profiles),
+    )
 
 
 def cpu_target(text: str) -> CpuTarget:
@@ -211,43 +228,46 @@ def parse_bytes(text: str | int | None) -> int | None:
 
 
 # -- parts ------------------------------------------------------------------------------------------
-def _fixed_shape(name: str, shape: Sequence[int] | Range) -> tuple[int, ...]:
-    if isinstance(shape, Range):
-        if not shape.is_fixed:
-            raise BuildError(
-                f"this version builds engines for fixed shapes; input {name!r} was given the range {shape}",
-                do="give one shape, or build one engine per shape",
-                code="B121",
-            )
-        return shape.opt
-    return tuple(int(dim) for dim in shape)
-
-
 def _check_inputs(graph: Graph) -> None:
-    """Kernels need fixed shapes: dims of inputs may be symbolic only where host steps alone read them.
+    """Kernels need bounds: dims of inputs may be without only where host steps alone read them.
 
     Raises BuildError B121.
     """
     loose = [v for v in graph.inputs if _symbols(v)]
     symbols = frozenset(name for v in loose for name in _symbols(v))
     if symbols and any(
-        symbols & _symbols(value) for node in graph.nodes if not isinstance(node.op, OnnxHost) for value in node.outputs
+        symbols & _symbols(value)
+        for node in graph.nodes
+        if not isinstance(node.op, (OnnxHost, ControlFlow))
+        for value in node.outputs
     ):
         names = ", ".join(f"{v.name}: {v.type}" for v in loose)
         example = ", ".join(
             f"{v.name!r}: ({', '.join(str(d) if isinstance(d, int) else '1' for d in v.type.shape)},)" for v in loose
         )
         raise BuildError(
-            "the model has inputs of symbolic shape, and this version builds engines for fixed shapes",
+            "the model has inputs of symbolic shape, and nothing says which sizes the engine must run",
             where=graph.name,
             why=names,
-            do=f"pass shapes={{{example}}}",
+            do=f"pass shapes={{{example}}}, or a range of shapes: tw.Range(min, opt, max)",
             code="B121",
         )
 
 
+def _equalities(graph: Graph) -> tuple[Equality, ...]:
+    """The sizes that a run must find equal, each pair once, named by the first node that needs it."""
+    told = {s for v in graph.inputs for d in v.type.shape if isinstance(d, SymDim) for s in d.symbols}
+    found: dict[tuple[str, str], Equality] = {}
+    for a, b, node in assumed_equal(graph):
+        if all(d.symbols <= told for d in (a, b) if isinstance(d, SymDim)):
+            found.setdefault((str(a), str(b)), Equality(str(a), str(b), ", ".join(node.origin)))
+    return tuple(found.values())
+
+
 def _symbols(value: Value) -> frozenset[str]:
-    return frozenset(name for dim in value.type.shape if isinstance(dim, SymDim) for name in dim.symbols)
+    """The symbols without bounds in a value's shape."""
+    names = (name for dim in value.type.shape if isinstance(dim, SymDim) for name in dim.symbols)
+    return frozenset(name for name in names if not isinstance(name, Symbol))
 
 
 def _divided(graph: Graph, options: Options) -> Division:
@@ -259,38 +279,16 @@ def _divided(graph: Graph, options: Options) -> Division:
         return {step.node: lost[step.workload.key] for step in program.steps if step.workload.key in lost}
 
     parts = divide(graph, refused)
-    if parts.host and not options.host_steps:
-        nodes = [node for node in graph.nodes if node.name in parts.host]
+    lost = parts.host_nodes
+    if lost and not options.host_steps:
         raise BuildError(
-            f"no kernel can run {len(nodes)} of {len(graph)} nodes, and host_steps=False was asked",
+            f"no kernel can run {len(lost)} of {sum(map(len, nested(graph)))} nodes, and host_steps=False was asked",
             where=graph.name,
-            why=[f"{n.name} ({label(n.op)}), from {', '.join(n.origin)}: {parts.host[n.name]}" for n in nodes],
+            why=[f"{n.name} ({label(n.op)}), from {', '.join(n.origin)}: {reason}" for n, reason in lost],
             do="leave host_steps=False out to run these in NumPy, or change them",
             code="B102",
         )
     return parts
-
-
-def _programs(division: Division) -> list[tuple[str, Program]]:
-    """The native programs by the key of their part of the plan: "cpu" alone, or "cpu.0", "cpu.1", ... by segment."""
-    if division.is_whole:
-        return [("cpu", part.program) for part in division.parts if part.program is not None]
-    return [(f"cpu.{i}", part.program) for i, part in enumerate(division.parts) if part.program is not None]
-
-
-def _schedule(graph: Graph, division: Division) -> Schedule | None:
-    """How the parts follow one another; None for a graph that is one program."""
-    if division.is_whole:
-        return None
-    segments: list[NativeSegment | HostSegment] = []
-    for i, part in enumerate(division.parts):
-        inputs = _infos(part.graph.inputs, [v.name for v in part.graph.inputs])
-        if part.program is not None:
-            segments.append(NativeSegment(f"cpu.{i}", inputs, _infos(part.graph.outputs, part.graph.output_names)))
-        else:
-            steps = (HostStep(n.name, label(n.op), n.origin, division.host[n.name]) for n in part.graph.nodes)
-            segments.append(HostSegment(graph_text(part.graph), tuple(steps)))
-    return Schedule(tuple(segments), tuple(value.name for value in graph.outputs))
 
 
 def _tuned(programs: Iterable[Program], options: Options) -> dict[str, Choice]:
@@ -313,9 +311,9 @@ def _replayed(w: Workload, choice: PlanChoice | None, target: CpuTarget) -> Choi
     family = next(
         (f for f in FAMILIES if choice is not None and (f.name, f.version) == (choice.family, choice.version)), None
     )
-    if choice is None or family is None or not isinstance(family.accepts(w, target), Accept):
+    if choice is None or family is None or not isinstance(accepted(family, w, target), Accept):
         return None
-    if all(c.as_dict() != dict(choice.config) for c in family.candidates(w, target)):
+    if all(c.as_dict() != dict(choice.config) for c in family.candidates(w.at_opt(), target)):
         return None
     return Choice(choice.family, choice.version, choice.config, choice.seconds, "plan")
 
@@ -323,15 +321,13 @@ def _replayed(w: Workload, choice: PlanChoice | None, target: CpuTarget) -> Choi
 def _assembled(program: Program, choices: Mapping[str, Choice], options: Options) -> Native:
     """Native code of the program with these choices."""
     families = {f.name: f for f in FAMILIES}
-    symbols: dict[str, str] = {}
     kernels: list[CpuKernel] = []
     labels: list[str] = []
     for step in program.steps:
-        key = step.workload.key
-        choice = choices[key]
+        choice = choices[step.workload.key]
         family = families[choice.family]
         config = family.config(**choice.config)
-        symbol = symbols.setdefault(key, f"k{len(symbols)}_{family.name}")
+        symbol = symbol_of(step.workload, family.name, config.as_dict())
         kernel = family.emit(step.workload, config, options.target, symbol, constants_of(program, step.inputs))
         if options.workspace_bytes is not None and kernel.workspace_bytes > options.workspace_bytes:
             raise BuildError(

@@ -125,7 +125,7 @@ LOG: Knob[tuple[str, ...]] = Knob(
 CACHE: Knob[Path] = Knob(
     "TENSORWRIGHT_CACHE",
     _default_cache(),
-    "folder of the timing cache and other re-makeable files",
+    "folder of the timing cache, and of large weights that a build computes, while they are in use",
     lambda text: Path(text).expanduser(),
 )
 

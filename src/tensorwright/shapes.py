@@ -28,6 +28,14 @@ class Range:
         if not all(0 <= low <= mid <= high for low, mid, high in zip(self.min, self.opt, self.max, strict=True)):
             self._refuse("min <= opt <= max does not hold in every dim")
 
+    @staticmethod
+    def of(shape: Iterable[int] | Range) -> Range:
+        """The range itself, or the one that is this shape."""
+        if isinstance(shape, Range):
+            return shape
+        dims = tuple(shape)
+        return Range(dims, dims, dims)
+
     def _refuse(self, why: str) -> None:
         raise BuildError(
             "a shape range is inconsistent",
@@ -49,5 +57,12 @@ class Range:
             low <= dim <= high for low, dim, high in zip(self.min, dims, self.max, strict=True)
         )
 
+    def as_json(self) -> list[int] | dict[str, list[int]]:
+        """The shape, or the three shapes by name."""
+        if self.is_fixed:
+            return list(self.opt)
+        return {"min": list(self.min), "opt": list(self.opt), "max": list(self.max)}
+
     def __str__(self) -> str:
-        return " .. ".join("x".join(map(str, shape)) for shape in (self.min, self.opt, self.max))
+        shapes = (self.opt,) if self.is_fixed else (self.min, self.opt, self.max)
+        return " .. ".join("x".join(map(str, shape)) for shape in shapes)

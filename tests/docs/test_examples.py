@@ -37,7 +37,7 @@ def test_digit_npy_is_the_first_held_out_digit(monkeypatch: pytest.MonkeyPatch) 
     from digits import to_input
 
     with np.load(DIGITS / "held_out.npz") as data:
-        np.testing.assert_array_equal(np.load(DIGITS / "digit.npy"), to_input(data["images"][:1]))
+        np.testing.assert_allclose(np.load(DIGITS / "digit.npy"), to_input(data["images"][:1]), rtol=1e-6)
 
 
 def test_to_input_of_full_ink_fills_the_box(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,6 @@ def test_folder_object_and_foreign_arguments_give_m105(tmp_path: pathlib.Path) -
         lambda: import_model(tmp_path),
         lambda: import_model(42),
         lambda: import_model(RELU, weights="w.bin"),  # type: ignore[arg-type]
-        lambda: import_model(network(), shapes={"x": (1, 3)}),
         lambda: import_model(network(), outputs=["x"]),
     ):
         with pytest.raises(ModelError) as caught:

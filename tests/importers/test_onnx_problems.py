@@ -25,11 +25,22 @@ def failure(
     return caught.value
 
 
+TERMS = {
+    "mode": "TF",
+    "min_gram_length": 1,
+    "max_gram_length": 1,
+    "max_skip_count": 0,
+    "ngram_counts": [0],
+    "ngram_indexes": [0],
+    "pool_int64s": [1],
+}
+
+
 def test_all_problems_are_reported_at_once() -> None:
     nodes = [
-        node("Multinomial", ["x"], ["n"], "draw"),
-        node("RandomNormalLike", ["x"], ["u1"], "first"),
-        node("RandomNormalLike", ["x"], ["u2"], "second"),
+        node("Unique", ["x"], ["n"], "once"),
+        node("TfIdfVectorizer", ["x"], ["u1"], "first", **TERMS),
+        node("TfIdfVectorizer", ["x"], ["u2"], "second", **TERMS),
         node(
             "Custom",
             ["x"],
@@ -38,7 +49,7 @@ def test_all_problems_are_reported_at_once() -> None:
         ),
         helper.make_node("FusedThing", ["x"], ["f"], name="fused", domain="com.example"),
         node("Dropout", ["x", "", "train"], ["d"], "drop"),
-        node("Relu", ["n"], ["after"], "after_draw"),
+        node("Relu", ["n"], ["after"], "after_once"),
         node("StringSplit", ["after"], ["v", "i"], "pieces"),
         node("Reshape", ["x", "bad"], ["r"], "wrong"),
     ]
@@ -52,8 +63,8 @@ def test_all_problems_are_reported_at_once() -> None:
     text = str(error)
     assert error.code == "M201" and "opset 17" in text
     for part in (
-        "Multinomial (draw)",
-        "RandomNormalLike (first, second), 2 times",
+        "Unique (once)",
+        "TfIdfVectorizer (first, second), 2 times",
         "Custom (mine)",
         "com.example.FusedThing (fused)",
         "Dropout (drop): it is in training mode",
@@ -63,15 +74,17 @@ def test_all_problems_are_reported_at_once() -> None:
     ):
         assert part in text, part
     assert "7 nodes of 6 kinds" in text
-    assert "after_draw" not in text  # nothing is wrong with a node that only reads what could not be imported
+    assert "after_once" not in text  # nothing is wrong with a node that only reads what could not be imported
     assert len(error.problems) == 7  # type: ignore[attr-defined]
 
 
 def test_many_nodes_of_one_kind_are_counted_and_named_in_part() -> None:
     proto = model(
-        [node("RandomNormalLike", ["x"], [f"y{i}"], f"n{i}") for i in range(9)], {"x": [2]}, [f"y{i}" for i in range(9)]
+        [node("TfIdfVectorizer", ["x"], [f"y{i}"], f"n{i}", **TERMS) for i in range(9)],
+        {"x": [2]},
+        [f"y{i}" for i in range(9)],
     )
-    assert "RandomNormalLike (n0, n1, n2, n3, n4 and 4 more), 9 times" in str(
+    assert "TfIdfVectorizer (n0, n1, n2, n3, n4 and 4 more), 9 times" in str(
         failure(proto, UnsupportedError, host_ops=False)
     )
 
@@ -131,6 +144,11 @@ INCONSISTENT = {
     "required": (model([node("Concat", ["x", "x"], name="c")], {"x": [2]}), "'c' (Concat)"),
     "axis": (model([node("Softmax", ["x"], name="s", axis=4)], {"x": [2]}), "axis 4 is not within a rank of 1"),
     "no outputs": (model([node("Relu", ["x"])], {"x": [2]}, []), "it has no outputs"),
+    "output twice": (model([node("Relu", ["x"])], {"x": [2]}, ["y"]), "output 'y' is declared twice"),
+    "opset": (
+        model([node("Relu", ["x"], name="r")], {"x": [2]}),
+        "'r' (Relu): there is no IR version 8 with the opsets",
+    ),
     "no opset": (
         helper.make_model(helper.make_graph([node("Relu", ["x"])], "g", [], []), opset_imports=[]),
         "which opset it uses",
@@ -152,8 +170,26 @@ def test_inconsistent_model_gives_m104_that_names_the_place(name: str) -> None:
     proto, text = INCONSISTENT[name]
     if name == "no opset":
         del proto.opset_import[:]
+    if name == "output twice":
+        proto.graph.output.append(proto.graph.output[0])
+    if name == "opset":
+        proto.opset_import.append(helper.make_opsetid("odd", 2**40))
     error = failure(proto)
     assert error.code == "M104" and text in str(error), str(error)
+
+
+def test_old_model_that_is_damaged_is_not_given_to_the_converter() -> None:
+    """ONNX's converter crashes on it, and the process with it."""
+    encoder = node("LabelEncoder", ["a"], keys_strings=["one"], values_int64s=[4], domain="ai.onnx.ml")
+    proto = model([node("Constant", [], ["a"], value_strings=["one"]), encoder], {"x": [2]}, opset=1)
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    assert "value_strings" in str(failure(proto))
+
+
+def test_output_chosen_twice_gives_m107() -> None:
+    with pytest.raises(ModelError, match="more than once") as caught:
+        import_onnx(model([node("Relu", ["x"])], {"x": [2]}), outputs=["y", "y"])
+    assert caught.value.code == "M107"
 
 
 def test_all_mistakes_are_listed_together() -> None:

@@ -10,7 +10,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tensorwright.ir.dims import Dim, SymDim, broadcast_dims, evaluate, maximum, minimum, parse_dim, product
+from tensorwright.ir.dims import (
+    Dim,
+    Symbol,
+    SymDim,
+    broadcast_dims,
+    evaluate,
+    high,
+    low,
+    maximum,
+    minimum,
+    parse_dim,
+    product,
+    substitute,
+)
 
 Tree = int | str | tuple[str, "Tree", "Tree"]
 _SYMBOLIC: dict[str, Callable[[Dim, Dim], Dim]] = {
@@ -147,3 +160,35 @@ def test_broadcast_dims_that_do_not_fit_says_which() -> None:
 def test_parse_dim_of_bad_text_raises_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         parse_dim(text)
+
+
+_BOUNDED = {name: Symbol(name, low, low, high, i) for i, (name, low, high) in enumerate((("n", 2, 5), ("m", 1, 4)))}
+bounded_trees = st.recursive(
+    st.integers(-4, 4) | st.sampled_from(sorted(_BOUNDED)),
+    lambda inner: st.tuples(st.sampled_from(["+", "-", "*", "min", "max"]), inner, inner),
+    max_leaves=7,
+)
+
+
+def every_value(tree: Tree) -> list[int]:
+    return [direct(tree, {"n": n, "m": m}) for n in range(2, 6) for m in range(1, 5)]
+
+
+@given(bounded_trees)
+@settings(max_examples=200, deadline=None)
+def test_bounds_hold_for_every_value_of_the_symbols(tree: Tree) -> None:
+    dim = substitute(build(tree), {name: SymDim.symbol(symbol) for name, symbol in _BOUNDED.items()})
+    assert low(dim) <= min(every_value(tree)) <= max(every_value(tree)) <= high(dim)
+
+
+def test_bounds_of_a_product_of_differences_are_its_extremes() -> None:
+    n, m = (SymDim.symbol(symbol) for symbol in _BOUNDED.values())
+    area = (n - 2) * (m - 1) * 7
+    assert isinstance(area, SymDim) and area.bounds == (0, 63)
+
+
+def test_calls_are_equal_when_their_text_is_and_know_their_symbols() -> None:
+    n, m = (SymDim.symbol(symbol) for symbol in _BOUNDED.values())
+    first, second = (n + m - 1) // 3 + maximum(n, m * 2), maximum(m + m, n) + (m - 1 + n) // 3
+    assert first == second and hash(first) == hash(second) and first != (n + m - 1) // 3
+    assert isinstance(first, SymDim) and first.symbols == {"n", "m"}

@@ -15,6 +15,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "src" / "tensorwright"
 ROAD = (
     "errors",
     "knobs",
+    "memory",
     "shapes",
     "ir",
     "ops",
@@ -33,7 +34,18 @@ ROAD = (
     "cli",
 )
 # What a process needs that only loads and runs plans, on the target they were built for.
-RUNTIME_MAY_IMPORT = ("errors", "knobs", "shapes", "ir.dtype", "ir.op", "plan", "runtime", "backends.cpu.launch")
+RUNTIME_MAY_IMPORT = (
+    "errors",
+    "knobs",
+    "memory",
+    "shapes",
+    "ir.dims",
+    "ir.dtype",
+    "ir.op",
+    "plan",
+    "runtime",
+    "backends.cpu.launch",
+)
 # A plan from another target is generated again: the one place where the runtime reaches forward, when it must.
 REACHES_FORWARD = {("runtime", "builder")}
 

@@ -19,7 +19,7 @@ class Writer:
         self.inits: list[onnx.TensorProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
 
-    def input(self, name: str, *shape: int, dtype: int = TensorProto.FLOAT) -> str:
+    def input(self, name: str, *shape: int | str, dtype: int = TensorProto.FLOAT) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 

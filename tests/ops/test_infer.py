@@ -115,6 +115,7 @@ CARRIED: tuple[tuple[Op, Sequence[TensorType], TensorType], ...] = (
     (o.Expand((n, 3)), [t(1, 3)], t(n, 3)),
     (o.Tile((2, 1)), [t(n, 3)], t(2 * n, 3)),
     (o.ShapeOf(0, 2), [t(n, 3)], t(2, dtype=DType.i64)),
+    (o.Resize("linear", (n, 3, 2 * m, 7), (1.0, 1.0, 2.0, None)), [t(n, 3, m, 5)], t(n, 3, 2 * m, 7)),
     (o.Gather(0), [t(9, 4), t(n, m, dtype=DType.i64)], t(n, m, 4)),
 )
 
@@ -135,6 +136,8 @@ def test_infer_of_symbolic_dims_agrees_with_infer_of_their_values(
 
     if isinstance(op, (o.Reshape, o.Expand)):
         op = type(op)(bound(t(*op.shape)).shape)
+    if isinstance(op, o.Resize):
+        op = o.Resize(op.mode, bound(t(*op.sizes)).shape, op.scales)
     if isinstance(op, o.Slice):
         op = o.Slice(op.starts, bound(t(*op.ends)).shape, op.axes, op.steps)
     assert op.infer(*map(bound, types)) == (bound(expected),)

@@ -222,6 +222,8 @@ def test_cpu_code_with_wrong_description_is_a_plan_error(change: dict[str, objec
         "arena_bytes": 0,
         "scratch_bytes": 0,
         "max_threads": 0,
+        "symbols": [],
+        "decided": [],
         "steps": [{"name": "a", "origin": ["n"], "kernel": "k", "workload": "w"}],
     }
     code = b"\x7fELF code"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tensorwright.backends.base import CpuKernel, Operand, Stage, Workload, row_major
+from tensorwright.backends.base import CpuKernel, Operand, Packed, Stage, Workload, row_major
 from tensorwright.backends.cpu.assemble import assemble
 from tensorwright.backends.cpu.emitter import Module
 from tensorwright.backends.cpu.launch import CpuCode, native_of
@@ -90,7 +90,7 @@ class Tiny:
         source = self.constant(f"{name}_w", weights)
         kernel = binary_kernel("mul", self.n, negate=packed)
         if packed:
-            kernel = dataclasses.replace(kernel, packed={1: -weights})
+            kernel = dataclasses.replace(kernel, packed={1: Packed.of(weights.shape, lambda: -weights)})
         return self._step(pointwise(Mul(), 2), kernel, [a, source], name, output, np.multiply)
 
     def mean_free(self, a: Buffer, name: str, output: bool = False) -> Buffer:

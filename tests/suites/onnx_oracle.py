@@ -21,6 +21,8 @@ from tensorwright.ir.op import Array, Op
 from tensorwright.ir.types import TensorType
 
 OPSET = 21
+NEWER: dict[type[Op], int] = {o.BitShift: 28, o.BitCast: 26, o.CumProd: 26, o.LinearAttention: 27}
+"""Ops of newer opsets, which ONNX Runtime lacks: onnx's own evaluator answers."""
 _ELEMENT = {
     DType.f64: TensorProto.DOUBLE,
     DType.f32: TensorProto.FLOAT,
@@ -64,7 +66,7 @@ def oracle(
     """The op's output on `arrays` as ONNX Runtime (optimisations off) or onnx's own evaluator computes it."""
     model = one_op_model(op, types)
     feeds = {f"in{i}": a for i, a in enumerate(arrays) if a is not None}
-    if not runtime:
+    if not runtime or type(op) in NEWER:
         return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0])
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -89,7 +91,7 @@ def one_op_model(op: Op, types: Sequence[TensorType | None]) -> onnx.ModelProto:
         [helper.make_empty_tensor_value_info(result)],
         sketch.constants,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", NEWER.get(type(op), OPSET))], ir_version=10)
     return onnx.shape_inference.infer_shapes(model)
 
 
@@ -149,8 +151,14 @@ _SAME_NAME = {
     o.Xor,
     o.Where,
     o.MatMul,
+    o.BitwiseAnd,
+    o.BitwiseOr,
+    o.BitwiseXor,
+    o.BitwiseNot,
+    o.Determinant,
 }
 _RENAMED: dict[type[Op], str] = {
+    o.Determinant: "Det",
     o.IsNan: "IsNaN",
     o.Maximum: "Max",
     o.Minimum: "Min",
@@ -191,6 +199,16 @@ def _clip(s: Sketch, op: o.Clip, inputs: list[str]) -> str:
 
 def _cast(s: Sketch, op: o.Cast, inputs: list[str]) -> str:
     return s.node("Cast", inputs[0], to=_ELEMENT[op.dtype])
+
+
+def _quantise(s: Sketch, op: o.Quantise | o.Dequantise, inputs: list[str]) -> str:
+    """ONNX has scales of rank 1 along an axis, which is 1 in our rows."""
+    kept = [
+        s.node("Reshape", x, s.const([-1])) if t and t.rank > 1 else x for x, t in zip(inputs, s.types, strict=True)
+    ]
+    if isinstance(op, o.Dequantise):
+        return s.node("DequantizeLinear", inputs[0], *kept[1:], axis=1)
+    return s.node("QuantizeLinear", inputs[0], *kept[1:], axis=1, output_dtype=_ELEMENT[op.dtype])
 
 
 def _convolution(s: Sketch, op: o.Convolution, inputs: list[str]) -> str:
@@ -287,8 +305,8 @@ def _top_k(s: Sketch, op: o.TopKValues | o.TopKIndices, inputs: list[str]) -> st
     return values if isinstance(op, o.TopKValues) else f"{values}_indices"
 
 
-def _cum_sum(s: Sketch, op: o.CumSum, inputs: list[str]) -> str:
-    return s.node("CumSum", inputs[0], s.const(op.axis), exclusive=int(op.exclusive), reverse=int(op.reverse))
+def _running(s: Sketch, op: o.CumSum | o.CumProd, inputs: list[str]) -> str:
+    return s.node(type(op).__name__, inputs[0], s.const(op.axis), exclusive=int(op.exclusive), reverse=int(op.reverse))
 
 
 def _roi_align(s: Sketch, op: o.RoiAlign, inputs: list[str]) -> str:
@@ -302,6 +320,42 @@ def _roi_align(s: Sketch, op: o.RoiAlign, inputs: list[str]) -> str:
         spatial_scale=op.scale,
         coordinate_transformation_mode="half_pixel" if op.half_pixel else "output_half_pixel",
     )
+
+
+def _bit_shift(s: Sketch, op: o.BitShift, inputs: list[str]) -> str:
+    return s.node("BitShift", *inputs, direction="LEFT" if op.left else "RIGHT")
+
+
+def _bit_cast(s: Sketch, op: o.BitCast, inputs: list[str]) -> str:
+    return s.node("BitCast", *inputs, to=_ELEMENT[op.dtype])
+
+
+def _max_roi_pool(s: Sketch, op: o.MaxRoiPool, inputs: list[str]) -> str:
+    x, rois, batch = inputs
+    images = s.node("Unsqueeze", s.node("Cast", batch, to=TensorProto.FLOAT), s.const([1]))
+    boxes = s.node("Concat", images, rois, axis=1)
+    return s.node("MaxRoiPool", x, boxes, pooled_shape=[op.height, op.width], spatial_scale=op.scale)
+
+
+def _linear_attention(s: Sketch, op: o.LinearAttention, inputs: list[str]) -> str:
+    q, _, v = (t for t in s.types[:3] if t is not None)
+    (batch, steps, heads, group, _), width = q.shape, v.shape[3]
+    packed = [s.node("Reshape", x, s.const([batch, steps, -1])) if x else "" for x in (*inputs, "", "", "")[:6]]
+    packed[3] = inputs[3] if len(inputs) > 3 else ""
+    packed[4] = s.node("Log", packed[4]) if packed[4] else ""
+    rule = {(0, 0): "linear", (1, 0): "gated", (0, 1): "delta", (1, 1): "gated_delta"}
+    output = s.node(
+        "LinearAttention",
+        *packed,
+        q_num_heads=int(heads * group),
+        kv_num_heads=int(heads),
+        scale=op.scale,
+        update_rule=rule[(bool(packed[4]), bool(packed[5]))],
+    )
+    s.nodes[-1].output.append(f"{output}_state")
+    apart = s.node("Reshape", output, s.const([batch, steps, heads, group, width]))
+    rows = s.node("Reshape", s.node("Transpose", apart, perm=[0, 2, 1, 3, 4]), s.const([batch, heads, -1, width]))
+    return s.node("Concat", rows, f"{output}_state", axis=2)
 
 
 def _resize(s: Sketch, op: o.Resize, inputs: list[str]) -> str:
@@ -357,6 +411,8 @@ _WRITERS: dict[type[Op], Callable[[Sketch, Any, list[str]], str]] = {
     o.Softplus: _softplus,
     o.Clip: _clip,
     o.Cast: _cast,
+    o.Quantise: _quantise,
+    o.Dequantise: _quantise,
     o.LeakyRelu: _attributes("LeakyRelu", alpha="alpha"),
     o.Elu: _attributes("Elu", alpha="alpha"),
     o.Selu: _attributes("Selu", alpha="alpha", gamma="gamma"),
@@ -393,7 +449,12 @@ _WRITERS: dict[type[Op], Callable[[Sketch, Any, list[str]], str]] = {
     o.ArgMin: _arg,
     o.TopKValues: _top_k,
     o.TopKIndices: _top_k,
-    o.CumSum: _cum_sum,
+    o.CumSum: _running,
+    o.CumProd: _running,
+    o.BitShift: _bit_shift,
+    o.BitCast: _bit_cast,
+    o.MaxRoiPool: _max_roi_pool,
+    o.LinearAttention: _linear_attention,
     o.GridSample: _attributes("GridSample", mode="mode", padding_mode="padding", align_corners="align_corners"),
     o.RoiAlign: _roi_align,
     o.Resize: _resize,

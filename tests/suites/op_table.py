@@ -14,6 +14,8 @@ from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Op
 from tests.suites.op_case import OpCase, Shape, Spec, case
 from tests.suites.op_rows_index import order_cases, sample_cases, select_cases
+from tests.suites.op_rows_quantise import quantise_cases
+from tests.suites.op_rows_rare import attention_cases, bit_cases, matrix_cases, pooled_cases, running_cases
 
 # -- elementwise --------------------------------------------------------------------------------
 _ANY = (
@@ -450,6 +452,12 @@ CASES: tuple[OpCase, ...] = (
     *select_cases(),
     *order_cases(),
     *sample_cases(),
+    *quantise_cases(),
+    *bit_cases(),
+    *matrix_cases(),
+    *running_cases(),
+    *pooled_cases(),
+    *attention_cases(),
     *resize_cases(),
     *recurrent_cases(),
     *type_cases(),

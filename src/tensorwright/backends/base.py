@@ -4,19 +4,29 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
+
+from tensorwright.errors import InternalError
+from tensorwright.ir.dims import Dim, Symbol, SymDim, Undecided, low, nonzero, substitute
 from tensorwright.ir.dtype import DType
-from tensorwright.ir.op import Array, Op
+from tensorwright.ir.op import Array, Op, dims_of, with_dims
 from tensorwright.ir.types import TensorType
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A strided view as a kernel sees it: static logical shape, strides in elements, one per dim.
+    """A strided view as a kernel sees it: logical shape, strides in elements, one per dim.
+
+    Sizes are typed as ints, which they are in an engine of fixed shapes. In others some are bounded symbolic dims
+    (`ir.dims`): the emitter computes them in a run, and Python code that needs the number itself raises Undecided,
+    so a family that does is refused for that workload (`accepted`).
 
     A dim of size 1 has stride 0 (canonical form), so equal workloads compare equal. Only the input of a `Copy` may
     have negative strides (a reversed slice). `constant` operands
@@ -33,6 +43,16 @@ class Operand:
         object.__setattr__(self, "strides", canonical)
 
     @property
+    def is_symbolic(self) -> bool:
+        """Whether a size or stride is known only in a run."""
+        return any(isinstance(d, SymDim) for d in (*self.shape, *self.strides))
+
+    def at(self, bindings: Mapping[str, int]) -> Operand:
+        """The operand with these values of symbols."""
+        shape, strides = (tuple(substitute(d, bindings) for d in dims) for dims in (self.shape, self.strides))
+        return Operand(self.dtype, _numbers(shape), _numbers(strides), self.constant)
+
+    @property
     def type(self) -> TensorType:
         return TensorType(self.dtype, self.shape)
 
@@ -44,9 +64,21 @@ class Operand:
         return 1 + sum((d - 1) * abs(s) for d, s in zip(self.shape, self.strides, strict=True))
 
     @property
+    def may_be_empty(self) -> bool:
+        """Whether a run may give it no elements."""
+        return any(low(d) == 0 for d in self.shape)
+
+    @property
     def start_elems(self) -> int:
         """Elements of the span that lie before the first logical element (negative strides only)."""
         return sum((d - 1) * -s for d, s in zip(self.shape, self.strides, strict=True) if s < 0 < d)
+
+    def over(self, memory: Array) -> Array:
+        """A view of this form on flat memory of the dtype, whose first element is the first logical one."""
+        size = self.dtype.size_bytes
+        bits = memory.view(f"u{size}")  # NumPy makes no strided views of some dtypes of ml_dtypes
+        view = np.lib.stride_tricks.as_strided(bits, self.shape, [s * size for s in self.strides])
+        return view.view(self.dtype.numpy)
 
     @property
     def is_row_major(self) -> bool:
@@ -63,13 +95,18 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
     strides, step = [], 1
     for dim in reversed(shape):
         strides.append(step)
-        step *= max(dim, 1)
+        step *= nonzero(dim)
     return tuple(reversed(strides))
+
+
+def _numbers(dims: Iterable[Dim]) -> tuple[int, ...]:
+    return tuple(operator.index(d) for d in dims)
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The unit of tuning: an op (often `Fused`) on operands with fixed types, shapes and strides."""
+    """The unit of tuning: an op (often `Fused`) on operands with fixed types, and shapes and strides that are fixed
+    or within bounds."""
 
     op: Op
     inputs: tuple[Operand | None, ...]
@@ -81,7 +118,32 @@ class Workload:
         from tensorwright.ir.text import op_text
 
         ins = ", ".join(str(i) if i is not None else "_" for i in self.inputs)
-        return f"{op_text(self.op)}({ins}) -> {', '.join(map(str, self.outputs))}"
+        text = f"{op_text(self.op)}({ins}) -> {', '.join(map(str, self.outputs))}"
+        ranges = "; ".join(f"{s} in {s.low}..{s.high}, opt {s.opt}" for s in self.symbols)
+        return f"{text} where {ranges}" if ranges else text
+
+    @property
+    def symbols(self) -> tuple[Symbol, ...]:
+        """What a run decides, by slot."""
+        operands = [o for o in (*self.inputs, *self.outputs) if o is not None]
+        dims = [d for o in operands for d in (*o.shape, *o.strides)]
+        found = {s for d in (*dims, *dims_of(self.op)) if isinstance(d, SymDim) for s in d.symbols}
+        return tuple(sorted((s for s in found if isinstance(s, Symbol)), key=lambda s: s.slot))
+
+    @property
+    def is_symbolic(self) -> bool:
+        """Whether a run decides a size."""
+        return bool(self.symbols)
+
+    def at(self, bindings: Mapping[str, int]) -> Workload:
+        """The workload with these values of its symbols."""
+        ins = tuple(None if o is None else o.at(bindings) for o in self.inputs)
+        return Workload(with_dims(self.op, bindings), ins, tuple(o.at(bindings) for o in self.outputs))
+
+    def at_opt(self) -> Workload:
+        """The workload at the sizes that it is tuned for; itself when its sizes are fixed."""
+        symbols = self.symbols
+        return self.at({s: s.opt for s in symbols}) if symbols else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +171,47 @@ class Config:
 
 @dataclass(frozen=True)
 class Stage:
-    """One parallel part of a kernel: `symbol` runs units [begin, end) of `units`; a barrier follows it."""
+    """One parallel part of a kernel: `symbol` runs units [begin, end) of `units`; a barrier follows it.
+
+    `units` may be symbolic.
+    """
 
     symbol: str
     units: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A constant input as its kernel reads it: an array of `shape` and `dtype`, made only where it is wanted.
+
+    `write` fills such an array. A kernel holds none, so that a build holds one copy of the weights.
+    """
+
+    shape: tuple[int, ...]
+    write: Callable[[Array], None]
+    dtype: DType = DType.f32
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.size_bytes
+
+    def into(self, memory: Array) -> Array:
+        """Written into u8[size_bytes]; returns it in its shape."""
+        array: Array = memory.view(self.dtype.numpy).reshape(self.shape)
+        self.write(array)
+        return array
+
+    @staticmethod
+    def of(shape: tuple[int, ...], make: Callable[[], Array]) -> Packed:
+        """Packed weights that `make` computes: f32, or what converts to it."""
+
+        def write(out: Array) -> None:
+            made = make()
+            if made.shape != shape:
+                raise InternalError(f"weights were packed as {list(made.shape)}, not {list(shape)}")
+            out[...] = made
+
+        return Packed(shape, write)
 
 
 @dataclass(frozen=True)
@@ -121,16 +220,17 @@ class CpuKernel:
 
     `ir` is LLVM IR text that defines each stage as
     `void symbol(ptr in0, ..., ptr inN, ptr out0, ..., ptr workspace, ptr scratch, i64 begin, i64 end)`.
+    Kernels of symbolic workloads get one more argument, the table of symbol values: `ptr dims`.
     Absent optional inputs are still passed (as null). `workspace` (shared by all workers and stages) and
     `scratch` (one per worker) are 64-byte aligned and uninitialised. `packed` maps the index of a constant
-    input to the re-formatted array passed instead of the original.
+    input to its re-formatted form, which is passed instead of the original.
     """
 
     ir: str
     stages: tuple[Stage, ...]
     workspace_bytes: int = 0
     scratch_bytes: int = 0
-    packed: dict[int, Array] = dataclasses.field(default_factory=dict)
+    packed: dict[int, Packed] = dataclasses.field(default_factory=dict)
 
 
 C = TypeVar("C", bound=Config)
@@ -165,6 +265,45 @@ class KernelFamily(ABC, Generic[C, T, K]):
         return 0.0
 
 
+def accepted(family: KernelFamily[C, T, K], w: Workload, t: T) -> Accept | Reject:
+    """Whether a family can run a workload. For a symbolic one its code must not depend on what only a run decides."""
+    try:
+        answer = family.accepts(w, t)
+        if isinstance(answer, Accept) and w.is_symbolic and next(usable(family, w, t), None) is None:
+            for config in family.candidates(w.at_opt(), t):
+                _emit_blank(family, w, config, t)
+            return Reject(f"{family.name} offers no configuration")
+    except Undecided as error:
+        return Reject(f"{family.name} makes code for fixed sizes: {error}")
+    return answer
+
+
+def usable(family: KernelFamily[C, T, K], w: Workload, t: T) -> Iterator[C]:
+    """The candidates of a family for an accepted workload, chosen at its opt sizes, that do not depend on what only a
+    run decides."""
+    for config in family.candidates(w.at_opt(), t):
+        try:
+            if w.is_symbolic:
+                _emit_blank(family, w, config, t)
+        except Undecided:
+            continue
+        yield config
+
+
+def _emit_blank(family: KernelFamily[C, T, K], w: Workload, config: C, t: T) -> None:
+    """Make code for nothing but to see whether it can be made. Raises Undecided."""
+    family.emit(w, config, t, "candidate", _blank_constants(w))
+
+
+def _blank_constants(w: Workload) -> dict[int, Array]:
+    """Constants of the right shapes that take no memory."""
+    return {
+        i: np.broadcast_to(np.zeros((), o.dtype.numpy), o.shape)
+        for i, o in enumerate(w.inputs)
+        if o is not None and o.constant
+    }
+
+
 class Trial(ABC):
     """A compiled candidate bound to inputs, ready to be timed and checked."""
 
@@ -188,7 +327,10 @@ class Measurer(ABC, Generic[K]):
 
     @abstractmethod
     def load(self, w: Workload, kernel: K, inputs: Sequence[Array | None]) -> Trial:
-        """A trial of `kernel` on logical input arrays. Raises TensorwrightError when it cannot be compiled."""
+        """A trial of `kernel` on logical input arrays; a symbolic `w` runs at its opt sizes.
+
+        Raises TensorwrightError when it cannot be compiled.
+        """
 
 
 class Target(Protocol):

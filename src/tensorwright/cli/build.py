@@ -34,6 +34,9 @@ def build(
     timing_cache: TimingCache = "",
     tune: Tune = "quick",
     threads: Threads = 0,
+    no_host_steps: Annotated[
+        bool, typer.Option("--no-host-steps", help="Fail when a node would run in NumPy, for want of a kernel.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -52,6 +55,7 @@ def build(
         timing_cache=timing_cache or None,
         threads=threads or None,
         progress=not (quiet or as_json),
+        host_steps=not no_host_steps,
     )
     built = time.perf_counter() - start
     engine.save(plan)

@@ -9,12 +9,13 @@ import pathlib
 import sys
 import traceback
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
 from tensorwright.errors import InputError, InternalError, TensorwrightError
+from tensorwright.shapes import Range
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,11 @@ Tune = Annotated[str, typer.Option("--tune", help="off, quick or full: how many 
 TimingCache = Annotated[str, typer.Option("--timing-cache", help="File of measured kernel times to read and extend.")]
 Shapes = Annotated[
     list[str],
-    typer.Option("--shapes", metavar="NAME:DIMS", help="Shape of an input, as data:1x3x224x224; repeat for others."),
+    typer.Option(
+        "--shapes",
+        metavar="NAME:DIMS",
+        help="Shape of an input (data:1x3x224x224) or a range of shapes, min..opt..max.",
+    ),
 ]
 
 
@@ -108,23 +113,26 @@ def table(title: str, columns: Mapping[str, str], rows: list[list[object]]) -> N
 
 
 # -- arguments as users type them -----------------------------------------------------------------------------
-def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | None:
-    """`["data:1x3x224x224"]` as `{"data": (1, 3, 224, 224)}`; None when nothing was given.
+def parse_shapes(texts: list[str]) -> dict[str, Sequence[int] | Range] | None:
+    """`["data:1x3x224x224"]` as `{"data": (1, 3, 224, 224)}`, and `data:1x3..8x3..32x3` as a Range; None when nothing
+    was given.
 
-    Raises InputError (I110) for anything else.
+    Raises InputError (I110) for anything else, BuildError (B110) for a range in the wrong order.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, Sequence[int] | Range] = {}
     for text in texts:
         name, colon, dims = text.rpartition(":")
-        parts = dims.split("x") if dims else []
-        if not (colon and name and all(part.isdecimal() for part in parts)):
+        ends = [part.split("x") if part else [] for part in dims.split("..")]
+        are_numbers = all(part.isdecimal() for end in ends for part in end)
+        if not (colon and name and are_numbers and len(ends) in (1, 3)):
             raise InputError(
                 f"cannot read the shape {text!r}",
-                why="expected name:1x3x224x224",
+                why="expected name:1x3x224x224, or name:MIN..OPT..MAX with three such shapes",
                 code="I110",
                 do="give --shapes once per input; `tensorwright inspect` lists the names",
             )
-        shapes[name] = tuple(int(part) for part in parts)
+        numbers = [tuple(int(part) for part in end) for end in ends]
+        shapes[name] = numbers[0] if len(numbers) == 1 else Range(*numbers)
     return shapes or None
 
 
@@ -171,16 +179,19 @@ def machine() -> dict[str, object]:
 def random_inputs(engine: Engine, seed: int) -> dict[str, np.ndarray[Any, Any]]:
     """Seeded inputs that fit the engine: floats are standard normal, integers 0 or 1 (valid for any index).
 
-    A dim that is free is 1. Inputs that are no numeric arrays are left out: they have to be given.
+    A dim that is free is 1; one with a range has its opt value. Inputs that are no numeric arrays are left out: they
+    have to be given.
     """
     import numpy as np
 
     rng = np.random.default_rng(seed)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
+    ranges = engine.profiles[0]
     for item in engine.inputs:
         if item.is_object:
             continue
-        shape = tuple(dim if isinstance(dim, int) else 1 for dim in item.shape)
+        free = tuple(dim if isinstance(dim, int) else 1 for dim in item.shape)
+        shape = ranges[item.name].opt if item.name in ranges else free
         values = rng.standard_normal(shape) if item.dtype.is_float else rng.integers(0, 2, shape)
         arrays[item.name] = np.asarray(values, item.dtype.numpy)
     return arrays

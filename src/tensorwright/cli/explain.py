@@ -11,6 +11,7 @@ from tensorwright.cli.common import Debug, Json, Shapes, answer, command, names_
 
 if TYPE_CHECKING:
     from tensorwright.ir.graph import Graph
+    from tensorwright.lower.partition import Division
     from tensorwright.lower.program import Program
 
 
@@ -32,8 +33,7 @@ def explain(
     report = optimise(graph)
     # Before: what the model would run as it was exported, one step a node.
     before = graph_steps(graph)
-    parts = divide(report.graph, lambda program: {}).parts  # no target is chosen here that could lack a kernel
-    after = [step for p in parts for step in (graph_steps(p.graph) if p.program is None else program_steps(p.program))]
+    after = division_steps(divide(report.graph, lambda program: {}))  # no target is chosen that could lack a kernel
     data = {"model": model, "before": before, **report.as_dict(), "after": after}
 
     def draw() -> None:
@@ -47,6 +47,17 @@ def explain(
             )
 
     answer(data, draw, as_json=as_json)
+
+
+def division_steps(division: Division) -> list[dict[str, Any]]:
+    """The steps of all parts, those of bodies as well."""
+    steps: list[dict[str, Any]] = []
+    for part in division.parts:
+        for body in part.bodies.values():
+            steps += division_steps(body)
+        if not part.bodies:
+            steps += graph_steps(part.graph) if part.program is None else program_steps(part.program)
+    return steps
 
 
 def graph_steps(graph: Graph) -> list[dict[str, Any]]:

@@ -16,16 +16,18 @@ from tensorwright.errors import UnsupportedError
 from tensorwright.importers.base import import_model
 from tensorwright.lower.partition import divide
 from tensorwright.lower.program import Program
+from tensorwright.ops.control_flow import nested
 from tensorwright.ops.label import label
 from tensorwright.passes.pipeline import optimise
 from tensorwright.plan.schedule import HostStep
+from tensorwright.shapes import Range
 from tensorwright.tune.search import unsupported
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """`problems` keep the model from being imported (`problem` sums them up, `do` says what helps); `host_steps` run
-    in NumPy. `nodes` counts the nodes of the optimised graph."""
+    in NumPy. `nodes` counts the nodes of the optimised graph and its bodies."""
 
     target: str
     nodes: int = 0
@@ -41,7 +43,7 @@ class Checked:
 
 
 def check(
-    model: str | os.PathLike[str], *, shapes: Mapping[str, Sequence[int]] | None = None, target: str = "cpu"
+    model: str | os.PathLike[str], *, shapes: Mapping[str, Sequence[int] | Range] | None = None, target: str = "cpu"
 ) -> Checked:
     """Import and optimise `model` and ask every kernel family of `target` about every step.
 
@@ -58,9 +60,9 @@ def check(
         ones = {v.name: tuple(d if isinstance(d, int) else 1 for d in v.type.shape) for v in open_inputs}
         graph = import_model(model, shapes={**ones, **(shapes or {})})
     graph = optimise(graph).graph
-    host = divide(graph, lambda program: refused(program, chosen)).host
-    steps = (HostStep(n.name, label(n.op), n.origin, host[n.name]) for n in graph.nodes if n.name in host)
-    return Checked(chosen.fingerprint, nodes=len(graph), host_steps=tuple(steps))
+    host = divide(graph, lambda program: refused(program, chosen)).host_nodes
+    steps = tuple(HostStep(node.name, label(node.op), node.origin, reason) for node, reason in host)
+    return Checked(chosen.fingerprint, nodes=sum(map(len, nested(graph))), host_steps=steps)
 
 
 def refused(program: Program, target: CpuTarget) -> dict[str, str]:

@@ -4,7 +4,7 @@
 Each step runs its own kernel, as the engine has it (same family, configuration, strides and constants), twice: on
 the inputs that the reference computed, which shows the error that the step makes itself, and on the inputs that the
 engine's own steps computed, which shows the error that has gathered. A bad kernel spoils everything behind it, but only
-its own step is bad on the reference's inputs.
+its own step is bad on the reference's inputs. Steps of a body run once: of the branch taken, of the first iteration.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from tensorwright.builder import cpu_target
 from tensorwright.compare.difference import Difference, Tolerance, difference
 from tensorwright.errors import BuildError
 from tensorwright.ir.graph import Graph, Node
-from tensorwright.ir.op import Array
+from tensorwright.ir.op import Array, Op
 from tensorwright.ir.text import parse_graph
-from tensorwright.lower.partition import divide
+from tensorwright.lower.partition import Division, divide
 from tensorwright.lower.program import Place, Program, Step, View
+from tensorwright.ops.control_flow import ControlFlow, If, Loop, Scan, number
 from tensorwright.ops.label import label
 from tensorwright.plan.plan import Choice, Plan
 from tensorwright.tune.search import unsupported
@@ -166,12 +167,17 @@ class _Walk:
     def steps(self, feeds: Arrays) -> Iterator[StepDifference]:
         """Every step, once; afterwards `want` and `got` hold the outputs by their names."""
         graph = parse_graph(self.plan.graph, self.plan.constants)
-        parts = divide(graph, self._refused).parts
         for value in graph.inputs:
             self.want[value.name] = self.got[value.name] = feeds[value.name]
+        yield from self._parts(divide(graph, self._refused))
+
+    def _parts(self, division: Division) -> Iterator[StepDifference]:
+        graph, parts = division.graph, division.parts
         readers = Counter(value.name for part in parts for value in part.graph.inputs)
         readers.update(value.name for value in graph.outputs)
         for part in parts:
+            if part.control is not None:
+                yield from self._body(part.control, part.bodies)
             if part.program is not None:
                 yield from self._native(part.program)
             else:
@@ -186,6 +192,19 @@ class _Walk:
     def _refused(self, program: Program) -> dict[str, str]:
         lost = unsupported([step.workload for step in program.steps], self.target, FAMILIES)
         return {step.node: lost[step.workload.key] for step in program.steps if step.workload.key in lost}
+
+    # -- bodies -----------------------------------------------------------------------------------
+    def _body(self, node: Node, bodies: Mapping[str, Division]) -> Iterator[StepDifference]:
+        """The steps of a body, once: of the branch that the reference takes, or of a first iteration."""
+        sides = (self.want, self.got)
+        runs = [_first_run(node.op, [None if v is None else side[v.name] for v in node.inputs]) for side in sides]
+        if runs[0] is None or runs[1] is None or runs[0][0] != runs[1][0]:
+            return  # no iteration, or the two sides part before: no step of the body is at fault
+        body = bodies[runs[0][0]]
+        names = [value.name for value in body.graph.inputs]
+        self.want, self.got = (dict(zip(names, run[1], strict=True)) for run in runs if run is not None)
+        yield from self._parts(body)
+        self.want, self.got = sides
 
     # -- native parts -----------------------------------------------------------------------------
     def _native(self, program: Program) -> Iterator[StepDifference]:
@@ -207,6 +226,8 @@ class _Walk:
         with np.errstate(all="ignore"):
             expected = [np.asarray(a) for a in step.workload.op.reference(*right)]
         local = run(right)
+        if not getattr(step.workload.op, "pure", True):
+            expected = local  # drawn once, for both sides
         gathered = local if _equal(right, own) else run(own)
         fault = mismatch(step.workload.op, local, expected)
         want.write(step.outputs, expected)
@@ -238,7 +259,7 @@ class _Walk:
 
     # -- host parts ---------------------------------------------------------------------------------
     def _host(self, graph: Graph) -> Iterator[StepDifference]:
-        """Host nodes run the reference itself, so the two sides differ by their inputs only."""
+        """Host nodes, and nodes with bodies as a whole, run the reference itself: the sides differ by their inputs."""
         constants = {value.name: array for value, array in graph.constants.items()}
         kept = {value.name for value in graph.outputs}
         for node in graph.nodes:
@@ -258,7 +279,8 @@ class _Walk:
 
     def _host_step(self, node: Node, want: Sequence[Any], got: Sequence[Any]) -> StepDifference:
         same, gathered = self._worst(node.name, want, want), self._worst(node.name, got, want)
-        return StepDifference(node.name, node.origin, f"host {label(node.op)}", same, gathered, "")
+        kernel = f"all of {label(node.op)}" if isinstance(node.op, ControlFlow) else f"host {label(node.op)}"
+        return StepDifference(node.name, node.origin, kernel, same, gathered, "")
 
     def _worst(self, name: str, got: Sequence[Any], want: Sequence[Any]) -> Difference:
         """The result that differs most."""
@@ -306,8 +328,24 @@ class _Memory:
 
 
 def _strided(flat: Array, offset: int, operand: Operand) -> Array:
-    size = operand.dtype.size_bytes
-    return np.lib.stride_tricks.as_strided(flat[offset:], operand.shape, [s * size for s in operand.strides])
+    return operand.over(flat[offset:])
+
+
+def _first_run(op: Op, inputs: Sequence[Any]) -> tuple[str, list[Any]] | None:
+    """The body that an op with these inputs enters first, and what it gives to it; None where it enters none."""
+    if isinstance(op, If):
+        return ("then_body" if number(inputs[0]) else "else_body"), list(inputs[1:])
+    if isinstance(op, Loop):
+        trips, condition, *values = inputs
+        if (trips is not None and number(trips) < 1) or (condition is not None and not number(condition)):
+            return None
+        return "body", [np.zeros(op.body.inputs[0].type.static_shape, np.int64), *values]
+    assert isinstance(op, Scan)
+    ways = zip(inputs[op.carried : op.first_captured], op.input_axes, op.input_backwards, strict=True)
+    rows = [np.moveaxis(x, axis, 0)[:: -1 if backwards else 1] for x, axis, backwards in ways]
+    if not len(rows[0]):
+        return None
+    return "body", [*inputs[: op.carried], *(x[0, ...] for x in rows), *inputs[op.first_captured :]]
 
 
 def _equal(first: Sequence[Array | None], second: Sequence[Array | None]) -> bool:

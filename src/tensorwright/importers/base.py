@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tensorwright.errors import ModelError
+from tensorwright.importers.sizes import sized
 from tensorwright.ir.graph import Graph
-from tensorwright.network import Network
+from tensorwright.shapes import Range
 
 if TYPE_CHECKING:
     import onnx
+    from typing_extensions import TypeIs
+
+    from tensorwright.network import Network
 
     Model = str | os.PathLike[str] | bytes | onnx.ModelProto | Network | Graph
 
@@ -25,7 +30,7 @@ def import_model(
     *,
     weights: str | os.PathLike[str] | None = None,
     outputs: Sequence[str] | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Sequence[int] | Range] | None = None,
 ) -> Graph:
     """The Graph of a model: the path or bytes of an ONNX file, a ModelProto, a Network; a Graph is returned as it is.
 
@@ -42,14 +47,15 @@ def import_model(
             why="ONNX models and networks hold their weights",
             do="leave weights= out",
         )
-    if isinstance(model, Network | Graph):
-        if outputs is not None or shapes:
+    if isinstance(model, Graph) or _is_network(model):
+        if outputs is not None:
             raise ModelError(
-                f"outputs= and shapes= do not apply to a {type(model).__name__}",
+                f"outputs= does not apply to a {type(model).__name__}",
                 code="M105",
-                do="mark the outputs, and give the input shapes, where it is made",
+                do="mark the outputs where it is made",
             )
-        return model.to_graph() if isinstance(model, Network) else model
+        graph = model if isinstance(model, Graph) else model.to_graph()
+        return sized(graph, shapes) if shapes else graph
     if isinstance(model, str | os.PathLike):
         path = pathlib.Path(model)
         if path.exists() and (path.is_dir() or path.suffix.lower() != ".onnx"):
@@ -71,6 +77,12 @@ def import_model(
     from tensorwright.importers.onnx.reader import import_onnx
 
     return import_onnx(model, shapes=shapes, outputs=outputs)
+
+
+def _is_network(model: object) -> TypeIs[Network]:
+    """Without importing networks: whoever has one has imported them already."""
+    module = sys.modules.get("tensorwright.network")
+    return module is not None and isinstance(model, module.Network)
 
 
 def _is_model_proto(model: object) -> bool:

@@ -4,33 +4,86 @@
 The normal form is a polynomial: a sum of integer coefficients times products of atoms. An atom is a symbol or
 one of `//`, `%`, `min`, `max` over normalised arguments, so equal expressions are equal objects (`n+n == 2*n`).
 Rounding is towards minus infinity as in Python, and a divisor is taken to be non-zero (`(4*n)//n == 4`).
+
+A symbol may be bounded (`Symbol`). Code that takes dims for numbers then works on expressions too, as long as it
+does not ask what only a run decides: an order that the bounds leave open, a truth value, a plain int. Such a
+question raises Undecided and is never answered by a guess.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 _MAX_TERMS = 4096  # products of sums grow exponentially; text from a file must not
 _MAX_DEPTH = 40
+_MOST_CORNERS = 6  # atoms whose combinations of bounds are tried
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _TOKEN = re.compile(r'\s*(?:([0-9]+)|([A-Za-z_][A-Za-z0-9_.]*)|("(?:[^"\\]|\\.)*")|(//|[-+*%(),]))')
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """An atom that is not a symbol: `function` is "//", "%", "min" or "max"."""
+class Undecided(ValueError):  # noqa: N818  a question without an answer, not a failure
+    """What was asked of a dimension is known only in a run."""
 
-    function: str
-    args: tuple[int | SymDim, ...]
+
+class Symbol(str):
+    """A symbol's name that knows its bounds: low <= value <= high, tuned for `opt`. `slot` numbers the symbols of
+    an engine, whose values native code reads from a table. Equal to its plain name."""
+
+    __slots__ = ("high", "low", "opt", "slot")
+
+    low: int
+    opt: int
+    high: int
+    slot: int
+
+    def __new__(cls, name: str, low: int, opt: int, high: int, slot: int) -> Symbol:
+        """Raises ValueError unless 0 <= low <= opt <= high."""
+        if not name or not 0 <= low <= opt <= high:
+            raise ValueError(f"symbol {name!r} cannot have the bounds {low}..{opt}..{high}")
+        self = super().__new__(cls, name)
+        self.low, self.opt, self.high, self.slot = low, opt, high, slot
+        return self
+
+
+class Call:
+    """An atom that is not a symbol: `function` is "//", "%", "min" or "max". Immutable; equal when its text is.
+
+    What is asked of it often is kept: calls are nested deeply, and many dims share one.
+    """
+
+    __slots__ = ("_bounds", "args", "function", "symbols", "text")
+
+    def __init__(self, function: str, args: tuple[int | SymDim, ...]) -> None:
+        self.function, self.args = function, args
+        self.symbols: frozenset[str] = frozenset().union(*(a.symbols for a in args if isinstance(a, SymDim)))
+        if function in ("min", "max"):
+            self.text = f"{function}({','.join(map(str, args))})"
+        else:
+            self.text = function.join(_operand(a) for a in args)
+        self._bounds: tuple[int, int] | None = None
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """As of a SymDim."""
+        if self._bounds is None:
+            self._bounds = _call_bounds(self)
+        return self._bounds
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Call) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
     def __str__(self) -> str:
-        if self.function in ("min", "max"):
-            return f"{self.function}({','.join(map(str, self.args))})"
-        return self.function.join(_operand(a) for a in self.args)
+        return self.text
 
 
 Atom = str | Call
@@ -45,32 +98,66 @@ class SymDim:
 
     @staticmethod
     def symbol(name: str) -> SymDim:
-        """The dimension called `name` (any non-empty text)."""
+        """The dimension called `name` (any non-empty text; a `Symbol` keeps its bounds)."""
         if not name:
             raise ValueError("a dimension symbol needs a name")
         return SymDim((((name,), 1),))
 
     @property
     def symbols(self) -> frozenset[str]:
-        """The names that the value depends on."""
+        """The names that the value depends on (`Symbol` objects where they have bounds)."""
         names: set[str] = set()
         for product, _ in self.terms:
             for atom in product:
                 if isinstance(atom, str):
                     names.add(atom)
                 else:
-                    names.update(*(a.symbols for a in atom.args if isinstance(a, SymDim)))
+                    names |= atom.symbols
         return frozenset(names)
+
+    @property
+    def as_symbol(self) -> str | None:
+        """The symbol that this is, when it is one alone."""
+        if len(self.terms) != 1:
+            return None
+        ((product, factor),) = self.terms
+        return product[0] if factor == 1 and len(product) == 1 and isinstance(product[0], str) else None
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Numbers between which the value lies. Raises Undecided when a symbol has no bounds."""
+        found = {atom: _atom_bounds(atom) for product, _ in self.terms for atom in product}
+        if len(found) <= _MOST_CORNERS and all(len(set(product)) == len(product) for product, _ in self.terms):
+            corners = (dict(zip(found, ends, strict=True)) for ends in itertools.product(*found.values()))
+            values = [sum(c * math.prod(at[atom] for atom in atoms) for atoms, c in self.terms) for at in corners]
+            return min(values), max(values)  # linear in each atom, so its extremes lie at corners
+        low = high = 0
+        for product, c in self.terms:
+            ends = _interval_product(found[atom] for atom in product)
+            low, high = low + min(c * e for e in ends), high + max(c * e for e in ends)
+        return low, high
+
+    @property
+    def opt(self) -> int:
+        """The value at the sizes that an engine is tuned for. Raises Undecided when a symbol has no bounds."""
+        return self.evaluate({name: _bounded(name).opt for name in self.symbols})
 
     def evaluate(self, bindings: Mapping[str, int]) -> int:
         """The value under `bindings`. Raises KeyError for an unbound symbol, ZeroDivisionError for a zero divisor."""
         return sum(c * math.prod(_atom_value(atom, bindings) for atom in atoms) for atoms, c in self.terms)
 
+    def substitute(self, bindings: Mapping[str, Dim]) -> Dim:
+        """The expression with the bound symbols replaced."""
+        total: Dim = 0
+        for atoms, c in self.terms:
+            total = total + product(_substituted(atom, bindings) for atom in atoms) * c
+        return total
+
     def __add__(self, other: Dim) -> Dim:
-        return _polynomial([*self.terms, *_terms(other)])
+        return _polynomial([*self.terms, *_terms(other)]) if _is_dim(other) else NotImplemented
 
     def __sub__(self, other: Dim) -> Dim:
-        return self + -other
+        return self + -other if _is_dim(other) else NotImplemented
 
     def __rsub__(self, other: int) -> Dim:
         return -self + other
@@ -79,22 +166,61 @@ class SymDim:
         return SymDim(tuple((product, -c) for product, c in self.terms))
 
     def __mul__(self, other: Dim) -> Dim:
+        if not _is_dim(other):
+            return NotImplemented
         return _polynomial((_ordered(p + q), c * d) for p, c in self.terms for q, d in _terms(other))
 
     def __floordiv__(self, other: Dim) -> Dim:
-        return _floor_div(self, other)
+        return _floor_div(self, other) if _is_dim(other) else NotImplemented
 
     def __rfloordiv__(self, other: int) -> Dim:
         return _floor_div(other, self)
 
     def __mod__(self, other: Dim) -> Dim:
-        return _modulo(self, other)
+        return _modulo(self, other) if _is_dim(other) else NotImplemented
 
     def __rmod__(self, other: int) -> Dim:
         return _modulo(other, self)
 
     __radd__ = __add__
     __rmul__ = __mul__
+
+    def __lt__(self, other: Dim) -> bool:
+        return _is_positive(other - self)
+
+    def __gt__(self, other: Dim) -> bool:
+        return _is_positive(self - other)
+
+    def __le__(self, other: Dim) -> bool:
+        return not _is_positive(self - other)
+
+    def __ge__(self, other: Dim) -> bool:
+        return not _is_positive(other - self)
+
+    def __bool__(self) -> bool:
+        low, high = self.bounds
+        if low <= 0 <= high:
+            raise Undecided(f"whether {self} is zero is known only in a run")
+        return True
+
+    def __index__(self) -> int:
+        raise Undecided(f"the number {self} is known only in a run")
+
+    def bit_length(self) -> int:
+        """As of an int, where the bounds decide it."""
+        low, high = self.bounds
+        if low.bit_length() != high.bit_length():
+            self.__index__()
+        return low.bit_length()
+
+    def __abs__(self) -> Dim:
+        return self if self >= 0 else -self
+
+    def __truediv__(self, other: Dim) -> float:
+        raise Undecided(f"the quotient of {self} is known only in a run")
+
+    __rtruediv__ = __truediv__
+    __int__ = __index__
 
     def __str__(self) -> str:
         text = ""
@@ -110,6 +236,37 @@ class SymDim:
 
 
 Dim = int | SymDim
+
+
+def low(dim: Dim) -> int:
+    """The least value that a dim can have. Raises Undecided for an unbounded symbol."""
+    return dim.bounds[0] if isinstance(dim, SymDim) else dim
+
+
+def high(dim: Dim) -> int:
+    """The greatest value that a dim can have. Raises Undecided for an unbounded symbol."""
+    return dim.bounds[1] if isinstance(dim, SymDim) else dim
+
+
+def opt(dim: Dim) -> int:
+    """The value that an engine is tuned for. Raises Undecided for an unbounded symbol."""
+    return dim.opt if isinstance(dim, SymDim) else dim
+
+
+def nonzero(dim: int) -> int:
+    """The dim, but 1 for 0; a symbolic one as it is. For strides, which no element has where a dim is 0."""
+    size: Dim = dim
+    return dim if isinstance(size, SymDim) else max(dim, 1)
+
+
+def ceil_div(a: Dim, b: Dim) -> Dim:
+    """The quotient rounded up."""
+    return (a + b - 1) // b if isinstance(b, SymDim) or isinstance(a, SymDim) else -(-a // b)
+
+
+def substitute(dim: Dim, bindings: Mapping[str, Dim]) -> Dim:
+    """Any dim with the bound symbols replaced."""
+    return dim.substitute(bindings) if isinstance(dim, SymDim) else dim
 
 
 def minimum(a: Dim, b: Dim) -> Dim:
@@ -135,6 +292,46 @@ def evaluate(dim: Dim, bindings: Mapping[str, int]) -> int:
     return dim.evaluate(bindings) if isinstance(dim, SymDim) else dim
 
 
+@dataclass(frozen=True, slots=True)
+class Assumed:
+    """What was taken for granted of symbolic dims: pairs that must be equal, and pairs of which a run may find one to
+    be 1, so that it is broadcast."""
+
+    equal: list[tuple[Dim, Dim]]
+    open: list[tuple[Dim, Dim]]
+
+
+_ASSUMED: ContextVar[Assumed | None] = ContextVar("assumed", default=None)
+
+
+@contextmanager
+def assuming() -> Iterator[Assumed]:
+    """Collect what `assume_equal` and `broadcast_dims` take for granted of dims with bounds inside the block."""
+    assumed = Assumed([], [])
+    token = _ASSUMED.set(assumed)
+    try:
+        yield assumed
+    finally:
+        _ASSUMED.reset(token)
+
+
+def assume_equal(a: Dim, b: Dim) -> bool:
+    """Whether two dims may be equal: certainly so, or unknown because one is symbolic, which is then `assuming`'s."""
+    if a == b:
+        return True
+    if isinstance(a, int) and isinstance(b, int):
+        return False
+    _note(a, b, is_open=False)
+    return True
+
+
+def _note(a: Dim, b: Dim, *, is_open: bool) -> None:
+    assumed = _ASSUMED.get()
+    dims = [d for d in (a, b) if isinstance(d, SymDim)]
+    if assumed is not None and all(isinstance(s, Symbol) for d in dims for s in d.symbols):
+        (assumed.open if is_open else assumed.equal).append((a, b))
+
+
 def broadcast_dims(a: Dim, b: Dim) -> Dim:
     """The dim of two operands under NumPy broadcasting. Raises ValueError when both are known and do not fit.
 
@@ -148,6 +345,7 @@ def broadcast_dims(a: Dim, b: Dim) -> Dim:
     known = [d for d in (a, b) if isinstance(d, int)]
     if len(known) == 2:
         raise ValueError(f"dims {a} and {b} do not broadcast")
+    _note(a, b, is_open=_order(minimum(a, b) - 1) is not True)
     return known[0] if known else maximum(a, b)
 
 
@@ -235,15 +433,15 @@ def _modulo(a: Dim, b: Dim) -> Dim:
 
 
 def _extreme(function: str, *dims: Dim) -> Dim:
-    """min or max of dims: of those that differ by a constant only one stays."""
+    """min or max of dims: of two whose order is known only one stays."""
     sign = -1 if function == "min" else 1
     kept: list[Dim] = []
     for dim in dims:
         gaps = [(i, sign * (dim - other)) for i, other in enumerate(kept)]
-        known = [(i, gap) for i, gap in gaps if isinstance(gap, int)]
+        known = [(i, is_more) for i, gap in gaps if (is_more := _order(gap)) is not None]
         if not known:
             kept.append(dim)
-        elif known[0][1] > 0:
+        elif known[0][1]:
             kept[known[0][0]] = dim
     if len(kept) == 1:
         return kept[0]
@@ -257,6 +455,75 @@ def _extreme_args(function: str, dim: Dim) -> tuple[Dim, ...]:
         if c == 1 and len(product) == 1 and isinstance(product[0], Call) and product[0].function == function:
             return product[0].args
     return (dim,)
+
+
+def _is_dim(value: object) -> bool:
+    return isinstance(value, int | SymDim)
+
+
+def _bounded(name: str) -> Symbol:
+    if not isinstance(name, Symbol):
+        raise Undecided(f"the dimension {name!r} has no bounds")
+    return name
+
+
+def _atom_bounds(atom: Atom) -> tuple[int, int]:
+    if isinstance(atom, str):
+        symbol = _bounded(atom)
+        return symbol.low, symbol.high
+    return atom.bounds
+
+
+def _call_bounds(atom: Call) -> tuple[int, int]:
+    ends = [arg.bounds if isinstance(arg, SymDim) else (arg, arg) for arg in atom.args]
+    if atom.function in ("min", "max"):
+        pick = min if atom.function == "min" else max
+        return pick(e[0] for e in ends), pick(e[1] for e in ends)
+    (a, b), (c, d) = ends
+    if c <= 0 <= d:
+        if d <= 0:
+            raise Undecided(f"{atom} may divide by zero")
+        c = 1  # a divisor is taken to be non-zero
+    if atom.function == "%":
+        return (0, min(b, d - 1) if a >= 0 else d - 1) if c > 0 else (c + 1, 0)
+    quotients = [x // y for x in (a, b) for y in (c, d)]
+    return min(quotients), max(quotients)
+
+
+def _interval_product(factors: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    a, b = 1, 1
+    for c, d in factors:
+        ends = (a * c, a * d, b * c, b * d)
+        a, b = min(ends), max(ends)
+    return a, b
+
+
+def _is_positive(difference: Dim) -> bool:
+    """Whether it is > 0, or surely is not. Raises Undecided where the bounds allow both."""
+    if isinstance(difference, int):
+        return difference > 0
+    low, high = difference.bounds
+    if low <= 0 < high:
+        raise Undecided(f"whether {difference} is positive is known only in a run")
+    return low > 0
+
+
+def _order(difference: Dim) -> bool | None:
+    """As `_is_positive`; None where it is open."""
+    try:
+        return _is_positive(difference)
+    except Undecided:
+        return None
+
+
+def _substituted(atom: Atom, bindings: Mapping[str, Dim]) -> Dim:
+    if isinstance(atom, str):
+        found = bindings.get(atom)
+        return SymDim.symbol(atom) if found is None else found
+    args = [substitute(arg, bindings) for arg in atom.args]
+    if atom.function in ("min", "max"):
+        return _extreme(atom.function, *args)
+    return args[0] // args[1] if atom.function == "//" else args[0] % args[1]
 
 
 def _atom_value(atom: Atom, bindings: Mapping[str, int]) -> int:

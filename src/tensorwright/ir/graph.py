@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tensorwright.errors import InternalError
-from tensorwright.ir.op import Array, Op
+from tensorwright.ir.dims import Symbol, SymDim
+from tensorwright.ir.op import Array, Op, dims_of
 from tensorwright.ir.types import TensorType
 
 
@@ -94,6 +95,14 @@ class Graph:
         return self._order
 
     _order: list[Node] | None = None
+
+    @property
+    def symbols(self) -> tuple[Symbol, ...]:
+        """The bounded symbols of all dims, by slot."""
+        values = (*self.inputs, *(v for node in self._nodes for v in node.outputs))
+        dims = {dim for v in values for dim in v.type.shape if isinstance(dim, SymDim)}
+        found = {s for dim in dims for s in dim.symbols if isinstance(s, Symbol)}
+        return tuple(sorted(found, key=lambda s: (s.slot, s)))
 
     def __contains__(self, node: Node) -> bool:
         return node in self._nodes
@@ -197,7 +206,26 @@ class Graph:
             self._insert(Node(user.name, user.op, inputs, user.outputs, user.origin))
         self.outputs = tuple(new if v is old else v for v in self.outputs)
 
+    def decides_for_others(self, node: Node) -> bool:
+        """Whether other nodes have a size that `node` decides."""
+        own = {s for dim in node.op.decides if isinstance(dim, SymDim) for s in dim.symbols}
+        return bool(own) and any(not own.isdisjoint(symbols_of(other)) for other in self._nodes if other is not node)
+
+    def needs(self, node: Node) -> tuple[Node, ...]:
+        """The nodes that must run before `node`: those that make its inputs, and those that decide its sizes."""
+        made = (self._producer.get(v) for v in node.inputs if v is not None)
+        decided = self._deciding()
+        deciding = (decided.get(s) for s in symbols_of(node)) if decided else ()
+        return tuple(dict.fromkeys(n for n in (*made, *deciding) if n is not None and n is not node))
+
+    def _deciding(self) -> dict[str, Node]:
+        """Symbol to the node that decides it."""
+        decided = ((node, d) for node in self._nodes for d in node.op.decides if isinstance(d, SymDim))
+        return {s: node for node, dim in decided for s in dim.symbols}
+
     def _sorted(self) -> list[Node]:
+        if self._deciding():
+            return self._sorted_by_needs()
         waiting = {node: len({v for v in node.inputs if v in self._producer}) for node in self._nodes}
         ready = [node for node in reversed(self._nodes) if not waiting[node]]
         order: list[Node] = []
@@ -214,8 +242,33 @@ class Graph:
             raise InternalError("the graph has a cycle", where=stuck[:200])
         return order
 
+    def _sorted_by_needs(self) -> list[Node]:
+        needs = {node: set(self.needs(node)) for node in self._nodes}
+        users: dict[Node, list[Node]] = {}
+        for node, before in needs.items():
+            for other in before:
+                users.setdefault(other, []).append(node)
+        ready = [node for node in reversed(self._nodes) if not needs[node]]
+        order: list[Node] = []
+        while ready:
+            order.append(ready.pop())
+            for user in reversed(users.get(order[-1], [])):
+                needs[user].discard(order[-1])
+                if not needs[user]:
+                    ready.append(user)
+        if len(order) != len(self._nodes):
+            raise InternalError("the graph has a cycle", where=", ".join(n.name for n in needs if needs[n])[:200])
+        return order
+
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
+
+
+def symbols_of(node: Node) -> frozenset[str]:
+    """The symbols in the shapes of a node's operands and results and in its attributes."""
+    shapes = (d for v in (*node.inputs, *node.outputs) if v is not None for d in v.type.shape)
+    dims = [d for d in (*shapes, *dims_of(node.op)) if isinstance(d, SymDim)]
+    return frozenset(s for d in dims for s in d.symbols)
 
 
 class GraphBuilder:
@@ -267,6 +320,12 @@ def constant_like(graph: Graph, wish: str, array: Array) -> Value:
     from tensorwright.ir.dtype import DType
 
     return Value(graph.fresh_name(wish), TensorType(DType.of(array.dtype), tuple(array.shape)))
+
+
+def bodies_of(op: Op) -> dict[str, Graph]:
+    """The graphs among an op's attributes, by attribute name: bodies of control flow."""
+    fields = getattr(op, "__dataclass_fields__", {})
+    return {name: body for name in fields if isinstance(body := getattr(op, name), Graph)}
 
 
 def union_origins(nodes: Iterable[Node]) -> tuple[str, ...]:

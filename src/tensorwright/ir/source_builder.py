@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tensorwright.ir.dims import Dim, SymDim
 from tensorwright.ir.dtype import DType
-from tensorwright.ir.graph import Graph, GraphBuilder, Node, Value
+from tensorwright.ir.graph import Graph, GraphBuilder, Node, Value, symbols_of
 from tensorwright.ir.op import Array, Op
 from tensorwright.ir.types import TensorType
 
@@ -20,8 +21,15 @@ FOLD_LIMIT_ELEMS = 4096
 """Constant expressions whose operands and results all have at most so many elements are computed at import."""
 
 
-_NEVER_FOLDED = ("convolution", "deconvolution", "max_pool", "max_pool_indices", "average_pool", "lrn", "onnx_host")
+_NEVER_FOLDED = (
+    *("convolution", "deconvolution", "max_pool", "max_pool_indices", "average_pool", "lrn", "onnx_host"),
+    *("if", "loop", "scan"),
+)
 """Kinds whose `reference` may need far more memory or time than its operands: no part of any shape computation."""
+
+
+def _symbols(dims: Sequence[Dim]) -> set[str]:
+    return {s for dim in dims if isinstance(dim, SymDim) for s in dim.symbols}
 
 
 class SourceBuilder:
@@ -82,9 +90,11 @@ class SourceBuilder:
         """Let the value carry the source's name for it; the first name given stays."""
         self._bound.setdefault(value, name)
 
-    def finish(self, outputs: Sequence[tuple[str, Value]]) -> Graph:
-        """The graph of all inputs and of the nodes and constants that `outputs` (names and values) depend on."""
-        return _Naming(self.name, self._inputs, self._live(outputs), self._constants, self._bound).graph(outputs)
+    def finish(self, outputs: Sequence[tuple[str, Value]], inputs: Sequence[Value] | None = None) -> Graph:
+        """The graph of all inputs (`inputs` may give them another order) and of the nodes and constants that `outputs`
+        (names and values) depend on."""
+        given = self._inputs if inputs is None else inputs
+        return _Naming(self.name, given, self._live(outputs), self._constants, self._bound).graph(outputs)
 
     def _fold(self, op: Op, inputs: Sequence[Value | None], types: Sequence[TensorType]) -> tuple[Value, ...] | None:
         arrays = [self.known(v) for v in inputs]
@@ -103,10 +113,12 @@ class SourceBuilder:
 
     def _live(self, outputs: Sequence[tuple[str, Value]]) -> list[Node]:
         needed = {value for _, value in outputs}
+        sizes = {s for v in needed for s in _symbols(v.type.shape)}
         live: list[Node] = []
         for node in reversed(self._nodes):
-            if not needed.isdisjoint(node.outputs):
+            if not needed.isdisjoint(node.outputs) or not sizes.isdisjoint(_symbols(node.op.decides)):
                 needed.update(v for v in node.inputs if v is not None)
+                sizes |= symbols_of(node)
                 live.append(node)
         return live[::-1]
 

@@ -2,6 +2,7 @@
 """The text form of ops and graphs: readable, deterministic, exact, and read back without evaluating anything.
 
     graph lenet
+    symbol batch = 0 in 1..32 opt 8
     input %image: f32[batch,1,28,28]
     const %scale: f32[] = (0.5)
     const %weights: f32[8,1,5,5]
@@ -9,9 +10,20 @@
     %relu: f32[batch,8,24,24] = relu(%conv) @relu_node from Relu_3, Mul_4
     output probabilities = %relu
 
+A symbol with bounds has a line with its slot (its number in the engine's table of sizes), bounds and opt value.
+An op with bodies names them, and their text follows, indented:
+
+    %y: f32[3] = loop[body=l/body carried=1 length=4 conditional=false](%trips, _, %x) @l
+      graph l/body
+      input %l/body/i: i64[]
+      input %l/body/v: f32[3]
+      %l/body/w: f32[3] = exp(%l/body/v)
+      output w = %l/body/w
+
 A node is called as its first output unless `@` says otherwise, and came from a source node of its own name unless
 `from` lists others. An absent optional input is `_`. Names that are not plain are JSON strings. Constants of more
-than eight elements are stored beside the text, under their value's name. `#` begins a comment line.
+than eight elements are stored beside the text, under their value's name, which no other body has. `#` begins a
+comment line.
 """
 
 from __future__ import annotations
@@ -29,18 +41,20 @@ from typing import Any
 
 import numpy as np
 
-from tensorwright.ir.dims import Dim, read_dim
+from tensorwright.ir.dims import Dim, Symbol, SymDim, read_dim, substitute
 from tensorwright.ir.dtype import DType
-from tensorwright.ir.graph import Graph, Node, Value
-from tensorwright.ir.op import OPS, Array, Instr, Op
+from tensorwright.ir.graph import Graph, Node, Value, bodies_of
+from tensorwright.ir.op import OPS, Array, Instr, Op, finished
 from tensorwright.ir.types import ObjectType, TensorType
 
 INLINE_ELEMS = 8
 """Constants of at most so many elements are part of the text."""
 
-_MAX_DEPTH = 16  # of ops inside ops
+_MAX_DEPTH = 16  # of ops inside ops, and of bodies inside bodies
+_INDENT = "  "  # of bodies
 _PLAIN = re.compile(r"[A-Za-z0-9_./\-]+(?::+[A-Za-z0-9_./\-]+)*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_COUNT = re.compile(r"[0-9]+")
 _INT = re.compile(r"-?[0-9]+")
 _FLOAT = re.compile(r"-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?)")
 _HEX = re.compile(r"0x([0-9a-f]*)")
@@ -50,7 +64,7 @@ _OBJECT = re.compile(r"<[A-Za-z0-9_(),.]*>")
 
 # -- writing ------------------------------------------------------------------------------------
 def op_text(op: Op) -> str:
-    """The op with all its attributes: `softmax[axis=1]`, `relu`. Equal ops have equal text."""
+    """The op with all its attributes: `softmax[axis=1]`, `relu`. Equal ops have equal text. Bodies are only named."""
     hints = _hints(op.kind)
     fields = " ".join(f"{name}={_value_text(getattr(op, name), hint)}" for name, hint in hints.items())
     return f"{op.kind}[{fields}]" if fields else op.kind
@@ -59,6 +73,7 @@ def op_text(op: Op) -> str:
 def graph_text(graph: Graph) -> str:
     """The whole graph, nodes in topological order. `stored_constants` are the arrays that it refers to."""
     lines = [f"graph {_name_text(graph.name)}"]
+    lines += [f"symbol {_name_text(s)} = {s.slot} in {s.low}..{s.high} opt {s.opt}" for s in graph.symbols]
     lines += [f"input {_typed(value)}" for value in graph.inputs]
     lines += [f"const {_typed(value)}{_array_text(array)}" for value, array in graph.constants.items()]
     lines += [_node_text(node) for node in graph.nodes]
@@ -68,8 +83,12 @@ def graph_text(graph: Graph) -> str:
 
 
 def stored_constants(graph: Graph) -> dict[str, Array]:
-    """The constants that `graph_text` leaves out, by value name."""
-    return {value.name: array for value, array in graph.constants.items() if array.size > INLINE_ELEMS}
+    """The constants that `graph_text` leaves out, by value name, those of bodies as well."""
+    found = {value.name: array for value, array in graph.constants.items() if array.size > INLINE_ELEMS}
+    for node in graph.nodes:
+        for body in bodies_of(node.op).values():
+            found |= stored_constants(body)
+    return found
 
 
 def _node_text(node: Node) -> str:
@@ -80,7 +99,8 @@ def _node_text(node: Node) -> str:
         text += f" @{_name_text(node.name)}"
     if node.origin != (node.name,):
         text += f" from {', '.join(map(_name_text, node.origin))}".rstrip()
-    return text
+    bodies = "".join(graph_text(body) for body in bodies_of(node.op).values())
+    return "\n".join((text, *(_INDENT + line for line in bodies.splitlines())))
 
 
 def _typed(value: Value) -> str:
@@ -130,6 +150,8 @@ def _value_text(value: Any, hint: Any) -> str:
         return f"{op_text(value.op)}({','.join(map(str, value.args))})"
     if hint is TensorType:
         return str(value)
+    if hint is Graph:
+        return _name_text(value.name)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return _name_text(value.value)
     if isinstance(hint, type) and issubclass(hint, Op):
@@ -145,7 +167,7 @@ def _hints(kind: str) -> dict[str, Any]:
 
 
 def _fields(kind: str) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(OPS[kind])  # type: ignore[arg-type]  # `op` makes every class of OPS a dataclass
+    return dataclasses.fields(finished(OPS[kind]))  # type: ignore[arg-type]  # `op` makes every class of OPS a dataclass
 
 
 def _optional(hint: Any) -> Any:
@@ -177,20 +199,59 @@ def parse_graph(text: str, constants: Mapping[str, Array] | None = None) -> Grap
     Ops must be registered (import `tensorwright.ops`). Every node's types are inferred anew and compared.
     Raises ValueError that begins with the line number on anything malformed or inconsistent.
     """
-    reader = _GraphReader(constants or {})
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            reader.line(_Cursor(line, number))
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return _graph([(number, line) for number, line in lines if not line.lstrip().startswith("#")], constants or {}, 0)
+
+
+_Lines = Sequence[tuple[int, str]]
+
+
+def _graph(lines: _Lines, constants: Mapping[str, Array], depth: int) -> Graph:
+    """The graph of these numbered lines; deeper indented ones are bodies of the line before them."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"line {lines[0][0]}: bodies are nested too deeply")
+    reader, position = _GraphReader(constants), 0
+    while position < len(lines):
+        number, line = lines[position]
+        position += 1
+        inside: list[tuple[int, str]] = []
+        while position < len(lines) and lines[position][1].startswith(_INDENT):
+            inside.append((lines[position][0], lines[position][1][len(_INDENT) :]))
+            position += 1
+        reader.line(_Cursor(line, number, reader.symbols, _bodies(inside, constants, depth + 1)))
     if reader.name is None:
         raise ValueError("line 1: expected 'graph' and its name")
     return Graph(reader.name, reader.inputs, reader.outputs, reader.nodes, reader.constants)
 
 
+def _bodies(lines: _Lines, constants: Mapping[str, Array], depth: int) -> dict[str, Graph]:
+    """The graphs that these lines hold one after the other, by name."""
+    starts = [i for i, (_, line) in enumerate(lines) if line.startswith("graph ")]
+    if lines and starts[:1] != [0]:
+        raise ValueError(f"line {lines[0][0]}: expected 'graph' and its name")
+    found: dict[str, Graph] = {}
+    for start, end in zip(starts, (*starts[1:], len(lines)), strict=False):
+        body = _graph(lines[start:end], constants, depth)
+        if body.name in found:
+            raise ValueError(f"line {lines[start][0]}: body {body.name!r} is defined twice")
+        found[body.name] = body
+    return found
+
+
 class _Cursor:
     """A position in one line."""
 
-    def __init__(self, text: str, number: int) -> None:
+    def __init__(
+        self,
+        text: str,
+        number: int,
+        symbols: Mapping[str, SymDim] | None = None,
+        bodies: dict[str, Graph] | None = None,
+    ) -> None:
+        """`symbols` are the bounded ones by name, `bodies` the graphs that follow the line, each to be taken once."""
+        self.bodies = bodies or {}
         self.text, self.number, self.position = text, number, 0
+        self.symbols = symbols or {}
 
     def error(self, message: str) -> ValueError:
         return ValueError(f"line {self.number}: {message}")
@@ -218,6 +279,8 @@ class _Cursor:
         self.spaces()
         if self.position != len(self.text):
             raise self.expected("the end of the line")
+        if self.bodies:
+            raise self.error(f"no attribute takes the body {next(iter(self.bodies))!r}")
 
     def read(self, pattern: re.Pattern[str], what: str) -> str:
         self.spaces()
@@ -249,7 +312,7 @@ class _Cursor:
             dim, self.position = read_dim(self.text, self.position)
         except ValueError as error:
             raise self.error(str(error)) from None
-        return dim
+        return substitute(dim, self.symbols)
 
     def type(self) -> TensorType:
         word = self.read(_KIND, "an element type")
@@ -305,11 +368,19 @@ class _Cursor:
             return Instr(self.op(depth + 1), self.values(int, depth))
         if hint is TensorType:
             return self.type()
+        if hint is Graph:
+            return self.body()
         if typing.get_origin(hint) is typing.Literal:
             return self.choice(typing.get_args(hint))
         if isinstance(hint, type) and issubclass(hint, enum.Enum):
             return hint(self.choice([member.value for member in hint]))
         return self.name() if hint is str else self.op(depth + 1)
+
+    def body(self) -> Graph:
+        name = self.name()
+        if name not in self.bodies:
+            raise self.error(f"the body {name!r} does not follow")
+        return self.bodies.pop(name)
 
     def values(self, item: Any, depth: int) -> tuple[Any, ...]:
         self.expect("(")
@@ -333,6 +404,7 @@ class _GraphReader:
     def __init__(self, stored: Mapping[str, Array]) -> None:
         self.stored = stored
         self.name: str | None = None
+        self.symbols: dict[str, SymDim] = {}
         self.values: dict[str, Value] = {}
         self.node_names: set[str] = set()
         self.inputs: list[Value] = []
@@ -345,6 +417,8 @@ class _GraphReader:
             raise at.error("expected 'graph' and its name once, on the first line")
         if at.accept("graph "):
             self.name = at.name()
+        elif at.accept("symbol "):
+            self.symbol(at)
         elif at.accept("input "):
             self.inputs.append(self.define(at))
         elif at.accept("const "):
@@ -358,6 +432,17 @@ class _GraphReader:
         else:
             self.node(at)
         at.end()
+
+    def symbol(self, at: _Cursor) -> None:
+        name, numbers = at.name(), []
+        for word in ("=", "in", "..", "opt"):
+            at.expect(word)
+            numbers.append(int(at.number_of(_COUNT, int, "a number")))
+        slot, low, high, opt = numbers
+        try:
+            self.symbols[name] = SymDim.symbol(Symbol(name, low, opt, high, slot))
+        except ValueError as error:
+            raise at.error(str(error)) from None
 
     def define(self, at: _Cursor) -> Value:
         at.expect("%")

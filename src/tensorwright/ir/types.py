@@ -6,8 +6,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
-from tensorwright.ir.dims import Dim
+from tensorwright.ir.dims import Dim, Symbol, SymDim, high, product
 from tensorwright.ir.dtype import DType
 
 
@@ -38,12 +39,35 @@ class TensorType:
         return tuple(d for d in self.shape if isinstance(d, int))
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape as kernels take it: ints, or bounded dims that behave as ints (see `ir.dims`).
+
+        Raises ValueError when a dim has no bounds.
+        """
+        if not self.is_bounded:
+            raise ValueError(f"{self} has dims without bounds")
+        return cast(tuple[int, ...], self.shape)
+
+    @property
     def elems(self) -> int:
         return math.prod(self.static_shape)
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether every dim is an int or has bounds: what native code can run."""
+        return all(isinstance(s, Symbol) for d in self.shape if isinstance(d, SymDim) for s in d.symbols)
+
+    @property
     def size_bytes(self) -> int:
-        return self.elems * self.dtype.size_bytes
+        """Bytes of the largest value of the type. Raises Undecided when a dim has no bounds."""
+        return high(product(self.shape)) * self.dtype.size_bytes
+
+    def learn(self, shape: Iterable[int], sizes: dict[str, int]) -> None:
+        """Put the symbols that are dims of the type into `sizes`, as a value of this `shape` has them."""
+        for dim, size in zip(self.shape, shape, strict=True):
+            name = dim.as_symbol if isinstance(dim, SymDim) else None
+            if name is not None:
+                sizes[name] = size
 
     def with_shape(self, shape: Iterable[Dim]) -> TensorType:
         return TensorType(self.dtype, tuple(shape))
@@ -69,6 +93,10 @@ class ObjectType(TensorType):
 
     @property
     def is_static(self) -> bool:
+        return False
+
+    @property
+    def is_bounded(self) -> bool:
         return False
 
     def with_shape(self, shape: Iterable[Dim]) -> TensorType:

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tensorwright.errors import InternalError
-from tensorwright.ir.graph import Graph, Node, Value
+from tensorwright.ir.graph import Graph, Node, Value, bodies_of
+from tensorwright.ir.op import Array
+from tensorwright.ir.text import INLINE_ELEMS
 
 
 def verify(graph: Graph) -> None:
@@ -14,8 +16,14 @@ def verify(graph: Graph) -> None:
 
     * every value is defined once (input, constant or node output) and every read value is defined,
     * value names, node names and output names are unique, and there is no cycle,
-    * the types of node outputs are what the op infers, and constants have the shape and dtype of their values.
+    * the types of node outputs are what the op infers, and constants have the shape and dtype of their values,
+    * all this holds inside bodies, and no two graphs store different constants under one name.
     """
+    _verify(graph)
+    _stored(graph, {})
+
+
+def _verify(graph: Graph) -> None:
     _check_unique(graph, "output name", graph.output_names)
     _check_unique(graph, "node name", [node.name for node in graph.nodes])
     defined = [*graph.inputs, *graph.constants, *(value for node in graph.nodes for value in node.outputs)]
@@ -29,6 +37,18 @@ def verify(graph: Graph) -> None:
     for value, array in graph.constants.items():
         if array.shape != value.type.shape or array.dtype != value.type.dtype.numpy:
             raise _defect(graph, f"constant {value} holds an array of {array.dtype}{list(array.shape)}")
+    for node in graph.nodes:
+        for body in bodies_of(node.op).values():
+            _verify(body)
+
+
+def _stored(graph: Graph, seen: dict[str, Array]) -> None:
+    for value, array in graph.constants.items():
+        if array.size > INLINE_ELEMS and seen.setdefault(value.name, array) is not array:
+            raise _defect(graph, f"constant {value} is another one in another graph")
+    for node in graph.nodes:
+        for body in bodies_of(node.op).values():
+            _stored(body, seen)
 
 
 def _check_node(graph: Graph, node: Node, known: set[Value]) -> None:

@@ -27,7 +27,7 @@ def assign_layout(graph: Graph) -> dict[Value, tuple[int, ...]]:
     """Preferred strides (elements, as if each value had a dense buffer of its own) for every value."""
     strides: dict[Value, tuple[int, ...]] = {}
     for value in (*graph.inputs, *graph.constants):
-        strides[value] = row_major(value.type.static_shape)
+        strides[value] = row_major(value.type.sizes)
     for node in graph.nodes:
         for value in node.outputs:
             strides[value] = _prefer(graph, node, value, strides)
@@ -35,13 +35,13 @@ def assign_layout(graph: Graph) -> dict[Value, tuple[int, ...]]:
 
 
 def _prefer(graph: Graph, node: Node, value: Value, strides: dict[Value, tuple[int, ...]]) -> tuple[int, ...]:
-    shape = value.type.static_shape
+    shape = value.type.sizes
     op: Op = node.op
     if isinstance(op, VIEW_OPS):
         source = node.inputs[0]
         assert source is not None
-        seen = view(op, source.type.static_shape, Strided(0, strides[source]), shape)
-        return seen.strides if seen is not None and min(seen.strides, default=0) >= 0 else row_major(shape)
+        seen = view(op, source.type.sizes, Strided(0, strides[source]), shape)
+        return seen.strides if seen is not None and all(s >= 0 for s in seen.strides) else row_major(shape)
     if isinstance(op, Fused) and op.anchor is not None:
         op = op.anchor
     if isinstance(op, IMAGE_OPS):
@@ -49,7 +49,7 @@ def _prefer(graph: Graph, node: Node, value: Value, strides: dict[Value, tuple[i
     follow = _leader(graph, node, op, value)
     if follow is None:
         return row_major(shape)
-    order = order_of(follow.type.static_shape, strides[follow])
+    order = order_of(follow.type.sizes, strides[follow])
     if isinstance(op, Reduce) and not op.keepdims:
         kept = [axis for axis in order if axis not in op.axes]
         rank = {axis: i for i, axis in enumerate(sorted(kept))}

@@ -9,11 +9,12 @@ copies where a view or a shared place is impossible.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tensorwright.backends.base import Operand, Workload, row_major
+from tensorwright.ir.dims import SymDim, high
 from tensorwright.ir.graph import Graph, Node, Value
-from tensorwright.ir.op import Array, Op
+from tensorwright.ir.op import Array, Op, dims_of
 from tensorwright.lower.layout import assign_layout
 from tensorwright.lower.phases import group_phases
 from tensorwright.lower.program import Buffer, Interface, Place, Program, Step, View
@@ -60,7 +61,7 @@ class _Draft:
 
 
 def lower(graph: Graph) -> Program:
-    """The program of an optimised graph with static shapes; steps are in execution order."""
+    """The program of an optimised graph whose dims are fixed or bounded; steps are in execution order."""
     return _Lowering(graph).program()
 
 
@@ -74,6 +75,7 @@ class _Lowering:
         self.drafts: list[_Draft] = []
         self.names: dict[str, int] = {}
         self.out_rooms: list[_Room] = []
+        self.deciders: dict[str, int] = {}  # symbol: the draft that decides it
 
     # -- program --------------------------------------------------------------------------------
     def program(self) -> Program:
@@ -105,7 +107,7 @@ class _Lowering:
         )
 
     def _own(self, value: Value, room: _Room) -> None:
-        self.spots[value] = _Spot(room, Strided(0, row_major(value.type.static_shape)))
+        self.spots[value] = _Spot(room, Strided(0, row_major(value.type.sizes)))
         self.ready[value] = frozenset()
 
     def _kept_constants(
@@ -143,9 +145,9 @@ class _Lowering:
     def _step(self, draft: _Draft, buffers: dict[_Room, Buffer]) -> Step:
         def as_view(item: tuple[Value, _Spot]) -> View:
             value, spot = item
-            operand = Operand(
-                value.type.dtype, value.type.static_shape, spot.at.strides, spot.room.place is Place.constant
-            )
+            operand = Operand(value.type.dtype, value.type.sizes, spot.at.strides)
+            if spot.room.place is Place.constant and not operand.is_symbolic:
+                operand = replace(operand, constant=True)
             return View(buffers[spot.room], spot.at.offset, operand)
 
         ins = tuple(as_view(i) if i is not None else None for i in draft.inputs)
@@ -159,13 +161,13 @@ class _Lowering:
         for i, value in enumerate(g.outputs):
             room = _Room(g.output_names[i], Place.output, i, value.type.size_bytes)
             self.out_rooms.append(room)
-            self._claim(value, _Spot(room, Strided(0, row_major(value.type.static_shape))))
+            self._claim(value, _Spot(room, Strided(0, row_major(value.type.sizes))))
         for node in reversed(g.nodes):
             value = node.outputs[0]
             if isinstance(node.op, VIEW_OPS):
                 source = node.inputs[0]
                 if value in self.wanted and source is not None:
-                    at = source_of(node.op, source.type.static_shape, self.wanted[value].at, value.type.static_shape)
+                    at = source_of(node.op, source.type.sizes, self.wanted[value].at, value.type.sizes)
                     if at is not None:
                         self._claim(source, _Spot(self.wanted[value].room, at))
             elif isinstance(node.op, Concat):
@@ -179,9 +181,9 @@ class _Lowering:
         producer = self.graph.producer(value)
         if producer is None or value in self.wanted:
             return
-        shape = value.type.static_shape
-        fastest = min((s for d, s in zip(shape, self.prefer[value], strict=True) if d > 1 and s), default=0)
-        lane = next((axis for axis, s in enumerate(self.prefer[value]) if s == fastest and shape[axis] > 1), None)
+        shape = value.type.sizes
+        walked = [axis for axis, s in enumerate(self.prefer[value]) if shape[axis] != 1 and s != 0]
+        lane = min(walked, key=lambda axis: high(self.prefer[value][axis]), default=None)
         if lane is not None and spot.at.strides[lane] != 1 and not isinstance(producer.op, (Concat, *VIEW_OPS)):
             return  # its vectors would be scattered: a copy is cheaper
         self.wanted[value] = spot
@@ -197,7 +199,7 @@ class _Lowering:
             out.append(
                 (part, _Spot(whole.room, Strided(whole.at.offset + start * whole.at.strides[axis], whole.at.strides)))
             )
-            start += part.type.static_shape[axis]
+            start += part.type.sizes[axis]
         return out
 
     def _arena(self, value: Value) -> _Room:
@@ -214,7 +216,7 @@ class _Lowering:
                 waits |= self.ready[part] if _same(self.spots[part], spot, part) else {self._copy(part, spot, node)}
             self.spots[value], self.ready[value] = self.wanted[value], frozenset(waits)
         else:
-            if 0 in value.type.static_shape:  # nothing to compute, and nobody can read it
+            if 0 in value.type.sizes:  # nothing to compute, and nobody can read it
                 self.spots[value], self.ready[value] = (
                     _Spot(self._arena(value), Strided(0, self.prefer[value])),
                     frozenset(),
@@ -234,10 +236,10 @@ class _Lowering:
         op = node.op.anchor if isinstance(node.op, Fused) and node.op.anchor is not None else node.op
         if (
             position in _LAST_AXIS_CONTIGUOUS.get(type(op), ())
-            and value.type.static_shape[-1] > 1
+            and value.type.sizes[-1] != 1
             and spot.at.strides[-1] != 1
         ):
-            copied = _Spot(self._arena(value), Strided(0, row_major(value.type.static_shape)))
+            copied = _Spot(self._arena(value), Strided(0, row_major(value.type.sizes)))
             needs.add(self._copy(value, copied, node))
             return copied
         needs |= self.ready[value]
@@ -246,7 +248,7 @@ class _Lowering:
     def _view(self, node: Node, value: Value) -> None:
         source = node.inputs[0]
         assert source is not None
-        shape, out_shape = source.type.static_shape, value.type.static_shape
+        shape, out_shape = source.type.sizes, value.type.sizes
         spot = self.spots[source]
         at = view(node.op, shape, spot.at, out_shape)
         self.ready[value] = self.ready[source]
@@ -266,10 +268,10 @@ class _Lowering:
 
     def _copy_place(self, node: Node, source: Value, value: Value) -> _Spot:
         """Where to copy a source so that the view works: inside the wanted place if possible, else row-major."""
-        shape = source.type.static_shape
+        shape = source.type.sizes
         wanted = self.wanted.get(value)
         if wanted is not None:
-            at = source_of(node.op, shape, wanted.at, value.type.static_shape)
+            at = source_of(node.op, shape, wanted.at, value.type.sizes)
             if at is not None:
                 return _Spot(wanted.room, at)
         return _Spot(self._arena(source), Strided(0, row_major(shape)))
@@ -301,6 +303,12 @@ class _Lowering:
         self.names[name] = self.names.get(name, 0) + 1
         unique = name if self.names[name] == 1 else f"{name}_{self.names[name]}"
         number = len(self.drafts)
+        if self.deciders or op.decides:
+            sizes = [d for d in (*value.type.shape, *dims_of(op)) if isinstance(d, SymDim)]
+            read = [v.type.shape for v, _ in filter(None, inputs)]
+            sizes += [d for shape in read for d in shape if isinstance(d, SymDim)]
+            needs = needs | {self.deciders[s] for d in sizes for s in d.symbols if s in self.deciders}
+            self.deciders |= {s: number for d in op.decides if isinstance(d, SymDim) for s in d.symbols}
         if settle:
             self.spots[value], self.ready[value] = spot, frozenset({number})
         origin, owner = (node.origin, node.name) if node is not None else ((), "")
@@ -309,7 +317,7 @@ class _Lowering:
 
     def _outputs(self) -> None:
         for room, value in zip(self.out_rooms, self.graph.outputs, strict=True):
-            spot = _Spot(room, Strided(0, row_major(value.type.static_shape)))
+            spot = _Spot(room, Strided(0, row_major(value.type.sizes)))
             if not _same(self.spots[value], spot, value):
                 self._emit(
                     f"{room.name}/copy",
@@ -325,7 +333,7 @@ class _Lowering:
 
 def _same(a: _Spot, b: _Spot, value: Value) -> bool:
     """Whether two spots are the same memory for a value of this shape (an empty one is anywhere)."""
-    shape = value.type.static_shape
+    shape = value.type.sizes
     return (
         0 in shape
         or a.room is b.room

@@ -7,6 +7,7 @@ import enum
 from dataclasses import dataclass
 
 from tensorwright.backends.base import Operand, Workload
+from tensorwright.ir.dims import Symbol, SymDim
 from tensorwright.ir.op import Array
 from tensorwright.ir.types import TensorType
 
@@ -71,3 +72,17 @@ class Program:
     phases: tuple[tuple[int, ...], ...]
     buffers: tuple[Buffer, ...]
     constants: tuple[Array, ...]  # by Buffer.index of place constant
+
+    @property
+    def decided(self) -> tuple[str, ...]:
+        """The symbols whose values the program itself decides, in order of name."""
+        dims = (d for step in self.steps for d in step.workload.op.decides if isinstance(d, SymDim))
+        return tuple(sorted({str(s) for d in dims for s in d.symbols}))
+
+    @property
+    def symbols(self) -> tuple[Symbol, ...]:
+        """The sizes that a run decides, by slot."""
+        dims = {d for part in (*self.inputs, *self.outputs) for d in part.type.shape if isinstance(d, SymDim)}
+        found = {s for dim in dims for s in dim.symbols if isinstance(s, Symbol)}
+        found |= {s for step in self.steps for s in step.workload.symbols}
+        return tuple(sorted(found, key=lambda s: s.slot))

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from tensorwright.ir.dims import Dim
+from tensorwright.backends.base import row_major
+from tensorwright.ir.dims import Undecided, high, nonzero
 from tensorwright.ir.op import Op
 from tensorwright.ops.shape import Expand, Reshape, Slice, Transpose
 
@@ -35,7 +37,7 @@ def view(op: Op, shape: Shape, source: Strided, out_shape: Shape) -> Strided | N
     if isinstance(op, Slice):
         strides, offset = list(source.strides), source.offset
         for start, axis, step in zip(op.starts, op.axes, op.steps, strict=True):
-            offset += _static(start) * strides[axis]
+            offset += cast(int, start) * strides[axis]
             strides[axis] *= step
         return Strided(offset, tuple(strides))
     if isinstance(op, Expand):
@@ -59,20 +61,18 @@ def source_of(op: Op, shape: Shape, result: Strided, out_shape: Shape) -> Stride
     return None
 
 
-def _static(dim: Dim) -> int:
-    if isinstance(dim, int):
-        return dim
-    raise ValueError(f"{dim} is not known; lowering takes static shapes")
-
-
 def reshape_strides(shape: Shape, strides: Sequence[int], new_shape: Shape) -> tuple[int, ...] | None:
     """Strides of `new_shape` over the same elements in the same logical order, or None.
 
     Walks both shapes from the left in groups of equal element count; a group of old axes must be walkable
-    as one axis (outer stride = inner size * inner stride), which the new axes then split.
+    as one axis (outer stride = inner size * inner stride), which the new axes then split. Symbolic sizes are compared
+    where their order is known or one divides the other; where neither is, there is no view.
     """
     if 0 in shape:
         return (0,) * len(new_shape)
+    dense_strides = row_major(shape)
+    if all(d == 1 or s == t for d, s, t in zip(shape, strides, dense_strides, strict=True)):
+        return tuple(0 if d == 1 else s for d, s in zip(new_shape, row_major(new_shape), strict=True))
     old = [(d, s) for d, s in zip(shape, strides, strict=True) if d != 1]
     new = [d for d in new_shape if d != 1]
     out: list[int] = []
@@ -81,7 +81,10 @@ def reshape_strides(shape: Shape, strides: Sequence[int], new_shape: Shape) -> t
         have, want = old[i][0], new[j]
         i0, j0 = i, j
         while have != want:
-            if have < want:
+            is_less = _is_factor(have, want)
+            if is_less is None:
+                return None
+            if is_less:
                 i += 1
                 if i == len(old) or old[i - 1][1] != old[i][0] * old[i][1]:
                     return None
@@ -106,20 +109,31 @@ def reshape_strides(shape: Shape, strides: Sequence[int], new_shape: Shape) -> t
     return tuple(0 if d == 1 else next(walk) for d in new_shape)
 
 
+def _is_factor(a: int, b: int) -> bool | None:
+    """Of two different sizes of groups of axes: whether `a` is the smaller; None when that is open."""
+    try:
+        return a < b
+    except Undecided:
+        pass
+    if (b // a) * a == b:
+        return True
+    return False if (a // b) * b == a else None
+
+
 def dense(shape: Shape, order: Sequence[int]) -> tuple[int, ...]:
     """Strides of a dense buffer whose axes lie in `order`, slowest first; unit axes get 0."""
     strides, step = [0] * len(shape), 1
     for axis in reversed(order):
         strides[axis] = step if shape[axis] != 1 else 0
-        step *= max(shape[axis], 1)
+        step *= nonzero(shape[axis])
     return tuple(strides)
 
 
 def order_of(shape: Shape, strides: Sequence[int]) -> tuple[int, ...]:
     """Axes from slowest to fastest; broadcast and unit axes keep their place before the next real one."""
-    live = sorted((axis for axis in range(len(shape)) if shape[axis] != 1 and strides[axis]), key=lambda a: -strides[a])
-    walk = iter(live)
-    return tuple(axis if shape[axis] == 1 or not strides[axis] else next(walk) for axis in range(len(shape)))
+    moved = [axis for axis in range(len(shape)) if shape[axis] != 1 and strides[axis] != 0]
+    walk = iter(sorted(moved, key=lambda axis: -high(strides[axis])))
+    return tuple(next(walk) if axis in moved else axis for axis in range(len(shape)))
 
 
 def channels_last(rank: int) -> tuple[int, ...]:

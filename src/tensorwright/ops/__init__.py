@@ -21,7 +21,11 @@ from tensorwright.ops.activation import (
     ThresholdedRelu,
 )
 from tensorwright.ops.attention import Attention
+from tensorwright.ops.bitwise import BitCast, BitShift, BitwiseAnd, BitwiseNot, BitwiseOr, BitwiseXor
+from tensorwright.ops.control_flow import If, Loop, Scan
 from tensorwright.ops.conv import Convolution, Deconvolution
+from tensorwright.ops.decided import NonZero, ReadSize
+from tensorwright.ops.detection import NonMaxSuppression
 from tensorwright.ops.elementwise import (
     Abs,
     Acos,
@@ -74,12 +78,16 @@ from tensorwright.ops.fused import Fused, Instr, Literal
 from tensorwright.ops.host import OnnxHost
 from tensorwright.ops.index import ArgMax, ArgMin, Gather
 from tensorwright.ops.linear import MatMul
+from tensorwright.ops.linear_attention import LinearAttention
+from tensorwright.ops.matrix import Determinant
 from tensorwright.ops.norm import BatchNorm, InstanceNorm, LayerNorm, Lrn
-from tensorwright.ops.order import CumSum, TopKIndices, TopKValues
+from tensorwright.ops.order import CumProd, CumSum, TopKIndices, TopKValues
 from tensorwright.ops.pool import AveragePool, MaxPool, MaxPoolIndices
+from tensorwright.ops.quantise import Dequantise, Quantise
+from tensorwright.ops.random import RandomBits, RandomKey
 from tensorwright.ops.recurrent import Gru, Lstm, Rnn
 from tensorwright.ops.reduce import LogSoftmax, Reduce, Softmax
-from tensorwright.ops.sample import GridSample, RoiAlign
+from tensorwright.ops.sample import GridSample, MaxRoiPool, RoiAlign
 from tensorwright.ops.select import GatherElements, GatherNd, ScatterElements, ScatterNd
 from tensorwright.ops.shape import Concat, Expand, Pad, Reshape, Resize, ShapeOf, Slice, Tile, Transpose
 
@@ -99,6 +107,12 @@ __all__ = [
     "AveragePool",
     "BatchNorm",
     "Binary",
+    "BitCast",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
     "Cast",
     "Ceil",
     "Clip",
@@ -106,8 +120,11 @@ __all__ = [
     "Convolution",
     "Cos",
     "Cosh",
+    "CumProd",
     "CumSum",
     "Deconvolution",
+    "Dequantise",
+    "Determinant",
     "Div",
     "Elu",
     "Equal",
@@ -126,6 +143,7 @@ __all__ = [
     "Gru",
     "HardSigmoid",
     "HardSwish",
+    "If",
     "InstanceNorm",
     "Instr",
     "IsNan",
@@ -133,20 +151,25 @@ __all__ = [
     "LeakyRelu",
     "Less",
     "LessEqual",
+    "LinearAttention",
     "Literal",
     "Log",
     "LogSoftmax",
+    "Loop",
     "Lrn",
     "Lstm",
     "MatMul",
     "MaxPool",
     "MaxPoolIndices",
+    "MaxRoiPool",
     "Maximum",
     "Minimum",
     "Mish",
     "Mod",
     "Mul",
     "Neg",
+    "NonMaxSuppression",
+    "NonZero",
     "Not",
     "OnnxHost",
     "Or",
@@ -154,6 +177,10 @@ __all__ = [
     "Pad",
     "Pointwise",
     "Pow",
+    "Quantise",
+    "RandomBits",
+    "RandomKey",
+    "ReadSize",
     "Reciprocal",
     "Reduce",
     "Relu",
@@ -162,6 +189,7 @@ __all__ = [
     "Rnn",
     "RoiAlign",
     "Round",
+    "Scan",
     "ScatterElements",
     "ScatterNd",
     "Selu",

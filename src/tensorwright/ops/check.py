@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tensorwright.ir.dims import Dim, broadcast_dims
+from tensorwright.ir.dims import Dim, assume_equal, broadcast_dims
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
 from tensorwright.ir.types import TensorType
@@ -55,12 +55,12 @@ def check_axis(op: Op, axis: int, rank: int) -> None:
 
 
 def same_dim(a: Dim, b: Dim) -> bool:
-    """Whether two dims may be equal: certainly so, or unknown because one is symbolic."""
-    return a == b or not (isinstance(a, int) and isinstance(b, int))
+    """Whether two dims may be equal; what only a run can tell is assumed (`ir.dims.assuming`)."""
+    return assume_equal(a, b)
 
 
 def merge_dim(a: Dim, b: Dim) -> Dim:
-    """The better known of two dims that must be equal."""
+    """The better known of two dims that must be equal (`same_dim` checks it)."""
     return a if isinstance(a, int) else b
 
 

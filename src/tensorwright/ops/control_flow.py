@@ -1,148 +1,275 @@
 # SPDX-License-Identifier: Apache-2.0
-"""If, Loop, Scan and Optional for `onnx.reference`, as ONNX defines them.
+"""Ops with bodies: graphs of their own, which are optimised and compiled as the graph around them is.
 
-The implementations that onnx 1.23 brings join the scan outputs of Loop instead of stacking them, know neither the axes
-and directions of Scan nor its form of opset 8, and wrap optionals in lists or refuse empty ones.
-Import this file late: it needs onnx.
+What a body reads from around it is an explicit input of the op, and of the body, after all others ("captured"). Bodies
+belong to their op and never change; whoever wants another body makes another op.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from onnx.helper import tensor_dtype_to_np_dtype
-from onnx.reference.op_run import OpRun
 
-from tensorwright.ir.op import Array
-
-
-class _WithBody(OpRun):
-    """An operator that runs its attribute `body`, which also sees the values around it."""
-
-    op_domain = ""
-    body: Any  # this and the following are made by OpRun from the node's attributes
-    _run_body: Callable[..., Any]
-
-    def need_context(self) -> bool:
-        return True
-
-    def _step(self, around: Mapping[str, Any] | None, given: Sequence[Any], attributes: Any) -> list[Any]:
-        """The outputs of the body for these inputs, in order."""
-        feeds = dict(around or {}) | dict(zip(self.body.input_names, given, strict=True))
-        return list(self._run_body(feeds, attributes=attributes))
-
-    def _stacked(self, parts: Sequence[Any], output: int, axis: int = 0) -> Array:
-        """What one scan output gave at each step; the body's declaration tells its type when there was no step."""
-        if parts:
-            return np.stack(parts, axis)
-        declared = self.body.proto_.output[output].type.tensor_type
-        dtype = tensor_dtype_to_np_dtype(declared.elem_type) if declared.elem_type else np.float32
-        return np.empty((0, *(dim.dim_value for dim in declared.shape.dim)), dtype)
+from tensorwright.ir.dims import Dim
+from tensorwright.ir.dtype import DType
+from tensorwright.ir.evaluate import evaluate
+from tensorwright.ir.graph import Graph, bodies_of
+from tensorwright.ir.op import EXACT, Array, Op, op
+from tensorwright.ir.types import TensorType
 
 
-class Loop(_WithBody):
-    """The body with iteration number, condition and carried values, while that holds, at most `trips` times."""
+class ControlFlow(Op):
+    """An op with bodies. No kernel runs it: its bodies have kernels."""
 
-    def _run(
-        self,
-        trips: Any,
-        condition: Any = None,
-        *initial: Any,
-        context: Any = None,
-        attributes: Any = None,
-        body: Any = None,
-        bindings: Any = None,
-    ) -> tuple[Any, ...]:
-        carried = len(self.body.input_names) - 2
-        states: list[Any] = [*initial, *[None] * (carried - len(initial))]
-        scans: list[list[Any]] = [[] for _ in self.body.output_names[1 + carried :]]
-        limit = None if trips is None else int(np.asarray(trips).item())
-        going, iteration = condition is None or bool(np.asarray(condition).item()), 0
+    @property
+    def bodies(self) -> dict[str, Graph]:
+        """The bodies by attribute name."""
+        return bodies_of(self)
+
+    @property
+    def first_captured(self) -> int:
+        """The number of inputs of the op before the captured ones."""
+        raise NotImplementedError
+
+    @property
+    def first_captured_inside(self) -> int:
+        """The number of inputs of each body before the captured ones."""
+        raise NotImplementedError
+
+    def with_bodies(self, bodies: dict[str, Graph]) -> ControlFlow:
+        """The same op with other bodies."""
+        return dataclasses.replace(self, **bodies)  # type: ignore[type-var]  # every op is a dataclass
+
+
+@op("if", compare=EXACT)
+class If(ControlFlow):
+    """The outputs of one of two bodies. Inputs: the condition (one bool), then what the bodies capture.
+
+    Both bodies have all captured values as inputs, and as many outputs. `types` are the op's: a dim in which the bodies
+    differ is a symbol.
+    """
+
+    then_body: Graph
+    else_body: Graph
+    types: tuple[TensorType, ...]
+
+    @property
+    def first_captured(self) -> int:
+        return 1
+
+    @property
+    def first_captured_inside(self) -> int:
+        return 0
+
+    def infer(self, *inputs: TensorType | None) -> tuple[TensorType, ...]:
+        condition, *captured = inputs
+        _one(condition, DType.bool, "the condition of an if")
+        for name, body in self.bodies.items():
+            _takes(body, captured, name)
+            given = [v.type for v in body.outputs]
+            if len(given) != len(self.types) or not all(_fits(t, u) for t, u in zip(given, self.types, strict=True)):
+                raise ValueError(f"{name} gives {_listed(given)}, the if {_listed(self.types)}")
+        return self.types
+
+    def reference(self, *inputs: Any) -> tuple[Any, ...]:
+        condition, *captured = inputs
+        return tuple(_run(self.then_body if number(condition) else self.else_body, captured))
+
+
+@op("loop", compare=EXACT)
+class Loop(ControlFlow):
+    """Runs its body while the condition holds, at most so often as it is told. Inputs: the number of iterations (one
+    i64), the condition (one bool), either may be absent; then `carried` initial values, then what the body captures.
+
+    The body takes the iteration's number (i64), the carried values and the captured ones. It gives the condition to go
+    on when `conditional`, the carried values, and values that are stacked, one row an iteration. The op gives the last
+    carried values and the stacks. `length` is the number of iterations: a symbol where only a run decides.
+    """
+
+    body: Graph
+    carried: int
+    length: Dim
+    conditional: bool
+
+    @property
+    def first_captured(self) -> int:
+        return 2 + self.carried
+
+    @property
+    def first_captured_inside(self) -> int:
+        return 1 + self.carried
+
+    def infer(self, *inputs: TensorType | None) -> tuple[TensorType, ...]:
+        trips, condition, *values = inputs
+        if trips is None and condition is None and not self.conditional:
+            raise ValueError("the loop has neither a number of iterations nor a condition: it never ends")
+        if trips is not None:
+            _one(trips, DType.i64, "the number of iterations")
+        if condition is not None:
+            _one(condition, DType.bool, "the condition of a loop")
+        if not self.body.inputs:
+            raise ValueError("the body takes no iteration number")
+        _one(self.body.inputs[0].type, DType.i64, "the iteration's number")
+        _takes(self.body, [self.body.inputs[0].type, *values], "body")
+        results = [v.type for v in self.body.outputs]
+        if self.conditional:
+            _one(results.pop(0) if results else None, DType.bool, "the condition that the body gives")
+        stacked = _carries(values, results, self.carried)
+        return (*results[: self.carried], *(t.with_shape((self.length, *t.shape)) for t in stacked))
+
+    def reference(self, *inputs: Any) -> tuple[Any, ...]:
+        trips, condition, *values = inputs
+        states, captured = values[: self.carried], values[self.carried :]
+        types = [v.type for v in self.body.outputs[self.conditional + self.carried :]]
+        rows: list[list[Any]] = [[] for _ in types]
+        limit = None if trips is None else int(number(trips))
+        going, iteration = condition is None or bool(number(condition)), 0
         while going and (limit is None or iteration < limit):
-            outputs = self._step(context, [np.int64(iteration), np.bool_(going), *states], attributes)
-            going, states = bool(np.asarray(outputs[0]).item()), outputs[1 : 1 + carried]
-            for scan, value in zip(scans, outputs[1 + carried :], strict=True):
-                scan.append(value)
+            counter = np.full(self.body.inputs[0].type.static_shape, iteration, np.int64)
+            results = _run(self.body, [counter, *states, *captured])
+            if self.conditional:
+                going = bool(number(results.pop(0)))
+            states = results[: self.carried]
+            for row, value in zip(rows, results[self.carried :], strict=True):
+                row.append(value)
             iteration += 1
-        return (*states, *(self._stacked(scan, 1 + carried + i) for i, scan in enumerate(scans)))
+        return (*states, *(_stacked(row, t, 0) for row, t in zip(rows, types, strict=True)))
 
 
-class Scan(_WithBody):
-    """The body for each slice of the scan inputs, with states that it hands on."""
+@op("scan", compare=EXACT)
+class Scan(ControlFlow):
+    """Runs its body once for each slice. Inputs: `carried` initial values, then one scanned value per entry of
+    `input_axes`, then what the body captures; the body takes slices in place of the scanned values.
 
-    num_scan_inputs: int
+    The body gives the carried values, and values that are stacked along `output_axes`. An entry of `input_backwards`
+    means that slices are taken from the end, one of `output_backwards` that the stack is filled from the end.
+    """
 
-    def _run(
-        self, *inputs: Any, context: Any = None, attributes: Any = None, bindings: Any = None, **_: Any
-    ) -> tuple[Any, ...]:
-        if self.run_params["opsets"][""] > 8:
-            return self._scan(inputs, context, attributes)
-        lengths, *rest = inputs  # until opset 8 there is a batch axis before all others
-        if lengths is not None:
-            raise RuntimeError("Scan with sequence lengths is not implemented")
-        rows = [self._scan([x[i] for x in rest], context, attributes) for i in range(len(rest[0]))]
-        return tuple(np.stack(column) for column in zip(*rows, strict=True))
+    body: Graph
+    carried: int
+    input_axes: tuple[int, ...]
+    input_backwards: tuple[bool, ...]
+    output_axes: tuple[int, ...]
+    output_backwards: tuple[bool, ...]
 
-    def _scan(self, inputs: Sequence[Any], context: Any, attributes: Any) -> tuple[Any, ...]:
-        kept = len(inputs) - self.num_scan_inputs
-        states, scanned = list(inputs[:kept]), inputs[kept:]
-        made = len(self.body.output_names) - kept
-        axes, backwards = self._listed("scan_input_axes", len(scanned)), self._directions(len(scanned))
-        slices = [
-            np.moveaxis(x, axis, 0)[:: -1 if b else 1] for x, axis, b in zip(scanned, axes, backwards, strict=True)
+    @property
+    def first_captured(self) -> int:
+        return self.carried + len(self.input_axes)
+
+    @property
+    def first_captured_inside(self) -> int:
+        return self.first_captured
+
+    def infer(self, *inputs: TensorType | None) -> tuple[TensorType, ...]:
+        count = self.first_captured
+        if len(inputs) < count or None in inputs or not self.input_axes:
+            raise ValueError("a scan takes a value for each carried and scanned one, and scans at least one")
+        scanned = [t for t in inputs[self.carried : count] if t is not None]
+        if any(not 0 <= axis < t.rank for axis, t in zip(self.input_axes, scanned, strict=True)):
+            raise ValueError(f"axes {self.input_axes} do not fit {_listed(scanned)}")
+        lengths = [t.shape[axis] for axis, t in zip(self.input_axes, scanned, strict=True)]
+        known = sorted({d for d in lengths if isinstance(d, int)})
+        if len(known) > 1:
+            raise ValueError(f"the scanned values have {', '.join(map(str, known))} slices")
+        length = (known or lengths)[0]  # a run checks what only it decides
+        slices = [without(t, axis) for axis, t in zip(self.input_axes, scanned, strict=True)]
+        _takes(self.body, [*inputs[: self.carried], *slices, *inputs[count:]], "body")
+        results = [v.type for v in self.body.outputs]
+        stacked = _carries(inputs, results, self.carried)
+        if not len(stacked) == len(self.output_axes) == len(self.output_backwards):
+            raise ValueError(f"the body gives {len(stacked)} values to stack, for {len(self.output_axes)} axes")
+        return (
+            *results[: self.carried],
+            *(stack_type(t, axis, length) for t, axis in zip(stacked, self.output_axes, strict=True)),
+        )
+
+    def reference(self, *inputs: Any) -> tuple[Any, ...]:
+        count = self.first_captured
+        states, captured = list(inputs[: self.carried]), inputs[count:]
+        scanned = [
+            np.moveaxis(x, axis, 0)[:: -1 if backwards else 1]
+            for x, axis, backwards in zip(
+                inputs[self.carried : count], self.input_axes, self.input_backwards, strict=True
+            )
         ]
-        scans: list[list[Any]] = [[] for _ in range(made)]
-        for given in zip(*slices, strict=True):
-            outputs = self._step(context, [*states, *given], attributes)
-            states = outputs[:kept]
-            for scan, value in zip(scans, outputs[kept:], strict=True):
-                scan.append(value)
-        reverse, axes = self._listed("scan_output_directions", made), self._listed("scan_output_axes", made)
-        results = [
-            self._stacked(scan[:: -1 if r else 1], kept + i, axis)
-            for i, (scan, r, axis) in enumerate(zip(scans, reverse, axes, strict=True))
-        ]
-        return (*states, *results)
-
-    def _directions(self, count: int) -> list[int]:
-        old = self._listed("directions", count)  # the name until opset 8
-        return [a or b for a, b in zip(old, self._listed("scan_input_directions", count), strict=True)]
-
-    def _listed(self, name: str, count: int) -> list[int]:
-        values = getattr(self, name, None)
-        return list(values) if values else [0] * count
+        types = [v.type for v in self.body.outputs[self.carried :]]
+        rows: list[list[Any]] = [[] for _ in types]
+        for slices in zip(*scanned, strict=True):
+            results = _run(self.body, [*states, *(np.ascontiguousarray(x).reshape(x.shape) for x in slices), *captured])
+            states = results[: self.carried]
+            for row, value in zip(rows, results[self.carried :], strict=True):
+                row.append(value)
+        ways = zip(rows, types, self.output_axes, self.output_backwards, strict=True)
+        return (*states, *(_stacked(row[:: -1 if back else 1], t, axis) for row, t, axis, back in ways))
 
 
-class _MayBeEmpty(OpRun):
-    """An operator that may give an empty optional, None, which OpRun takes for a defect."""
-
-    op_domain = ""
-
-    def _check_and_fix_outputs(self, res: tuple[Any, ...]) -> tuple[Any, ...]:
-        return res
+def without(t: TensorType, axis: int) -> TensorType:
+    """The type of a slice."""
+    return t.with_shape((*t.shape[:axis], *t.shape[axis + 1 :]))
 
 
-class If(_MayBeEmpty):
-    """One of two branches, which also see the values around them."""
+def stack_type(t: TensorType, axis: int, length: Dim) -> TensorType:
+    """The type of `length` values of type `t`, stacked along `axis`."""
+    return t.with_shape((*t.shape[:axis], length, *t.shape[axis:]))
 
-    _run_then_branch: Callable[..., Any]  # made by OpRun from the node's attributes
-    _run_else_branch: Callable[..., Any]
 
-    def need_context(self) -> bool:
+def nested(graph: Graph) -> Iterator[Graph]:
+    """The graph, and all bodies in it, outer ones first."""
+    yield graph
+    for node in graph.nodes:
+        for body in bodies_of(node.op).values():
+            yield from nested(body)
+
+
+def number(x: Any) -> Any:
+    """The only element of an array."""
+    return np.asarray(x).reshape(-1)[0]
+
+
+def _run(body: Graph, inputs: Sequence[Any]) -> list[Any]:
+    values = evaluate(body, inputs)
+    return [values[v] for v in body.outputs]
+
+
+def _stacked(rows: Sequence[Any], t: TensorType, axis: int) -> Array:
+    """The rows along a new axis; without any, dims that only a run decides count as 0."""
+    if rows:
+        return np.ascontiguousarray(np.stack(rows, axis))
+    return np.empty([d if isinstance(d, int) else 0 for d in stack_type(t, axis, 0).shape], t.dtype.numpy)
+
+
+def _one(t: TensorType | None, dtype: DType, what: str) -> None:
+    if t is None or t.dtype is not dtype or not t.is_static or t.elems != 1:
+        raise ValueError(f"{what} must be one {dtype}, it is {t}")
+
+
+def _takes(body: Graph, given: Sequence[TensorType | None], name: str) -> None:
+    declared = [v.type for v in body.inputs]
+    if declared != list(given):
+        raise ValueError(f"{name} takes {_listed(declared)}, and is given {_listed(given)}")
+
+
+def _carries(initial: Sequence[TensorType | None], results: Sequence[TensorType], carried: int) -> Sequence[TensorType]:
+    """The types that are stacked; what is carried must keep its type."""
+    if list(initial[:carried]) != list(results[:carried]) or len(results) < carried:
+        raise ValueError(f"carried values change from {_listed(initial[:carried])} to {_listed(results[:carried])}")
+    return results[carried:]
+
+
+def _fits(found: TensorType, declared: TensorType) -> bool:
+    if found == declared:
         return True
-
-    def _run(self, condition: Any, context: Any = None, attributes: Any = None, **_: Any) -> tuple[Any, ...]:
-        branch = self._run_then_branch if np.asarray(condition).item() else self._run_else_branch
-        return tuple(branch(context, attributes=attributes))
-
-
-class Optional(_MayBeEmpty):
-    """The value itself, or None."""
-
-    def _run(self, x: Any = None, type: Any = None) -> tuple[Any]:
-        return (x,)
+    pairs = zip(found.shape, declared.shape, strict=False)
+    return (
+        type(found) is type(declared) is TensorType
+        and found.dtype is declared.dtype
+        and found.rank == declared.rank
+        and all(a == b or not isinstance(b, int) for a, b in pairs)
+    )
 
 
-CONTROL_FLOW = [If, Loop, Scan, Optional]
+def _listed(types: Sequence[TensorType | None]) -> str:
+    return ", ".join(map(str, types)) or "nothing"

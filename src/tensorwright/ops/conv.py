@@ -8,9 +8,10 @@ import math
 import numpy as np
 
 from tensorwright.ir.dims import Dim
+from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import SUMMED, Array, Op, op
 from tensorwright.ir.types import TensorType
-from tensorwright.ops.check import float_dtype, optional, required, same_dim, widen
+from tensorwright.ops.check import optional, required, same_dim, same_dtype, widen
 from tensorwright.ops.window import Ints, at_tap, check_window, extents, output_dims, pad_spatial, taps
 
 _BLOCK_ELEMS = 1 << 24  # unfolded input held at a time
@@ -80,7 +81,7 @@ def _unfolded(conv: Convolution, x: Array, w: Array, spatial: Ints) -> Array:
             for tap, view in taps(part, kernel, conv.strides, conv.dilations, outputs):
                 np.copyto(at_tap(columns, tap), view)
             block = np.matmul(matrix, columns.reshape(g, depth * tap_count, math.prod(outputs)))
-            y[image, :, begin:end] = block.reshape(-1, *outputs)
+            y[image, :, begin:end] = block.reshape(y.shape[1], *outputs)
     return y
 
 
@@ -158,7 +159,8 @@ def _check(
     dilations: Ints,
 ) -> None:
     """What both directions require of their types."""
-    float_dtype(op, (x, w, bias))
+    if same_dtype(op, (x, w, bias)) is DType.bool:
+        raise ValueError(f"{op.kind} needs numbers, not bool")
     if x.rank < 3 or w.rank != x.rank or not w.is_static:
         raise ValueError(f"{op.kind} needs x of rank 3 or more and static weights of the same rank, not {x} and {w}")
     if groups < 1:

@@ -17,17 +17,25 @@ from tensorwright.ir.op import EXACT, Array, Compare, Op, op
 from tensorwright.ir.types import TensorType
 from tensorwright.ops.check import broadcast_shapes, required, same_dtype, widen
 
+_SMALL_INTEGERS = frozenset({DType.i4, DType.u4, DType.i2, DType.u2})
 _POWER = Compare(rtol=1e-5, atol=1e-7)  # the rounding of log(x) is multiplied by the exponent
 
 
 class Pointwise(Op):
-    """Base of all pointwise ops. `takes` names the accepted types: "float", "number", "bool" or "any"."""
+    """Base of all pointwise ops. `takes` names the accepted types: "float", "integer", "number", "bool" or "any"."""
 
     takes: ClassVar[str] = "float"
 
     def check_dtype(self, dtype: DType) -> None:
         """Raise ValueError when the op is not defined on `dtype`."""
-        fits = {"float": dtype.is_float, "number": dtype is not DType.bool, "bool": dtype is DType.bool, "any": True}
+        is_bool = dtype is DType.bool
+        fits = {
+            "float": dtype.is_float,
+            "integer": dtype.is_integer,
+            "number": not is_bool,
+            "bool": is_bool,
+            "any": True,
+        }
         if not fits[self.takes]:
             raise ValueError(f"{self.kind} needs a {self.takes} type, not {dtype}")
 
@@ -256,6 +264,8 @@ class Cast(Unary):
 
     def reference(self, *inputs: Array | None) -> tuple[Array, ...]:
         (x,) = required(self, inputs, 1)
+        if DType.of(x.dtype) in _SMALL_INTEGERS:
+            x = x.astype(np.int8)  # ml_dtypes converts them to all but each other
         with np.errstate(all="ignore"):
             return (x.astype(self.dtype.numpy),)
 

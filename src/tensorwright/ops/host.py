@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorwright.errors import InputError
+from tensorwright.ir.dims import Dim
 from tensorwright.ir.op import EXACT, Array, Op, op
 from tensorwright.ir.types import ObjectType, TensorType
 
@@ -46,11 +47,26 @@ class OnnxHost(Op):
     """A serialised ModelProto as base64 text."""
     types: tuple[TensorType, ...]
     pure: bool = True
+    reason: str = ""
+    bounded: tuple[Dim, ...] = ()
+    """The dims of `types` that a run decides within bounds, so that kernels can follow."""
 
     @staticmethod
-    def of(proto: ModelProto, types: tuple[TensorType, ...], *, pure: bool = True) -> OnnxHost:
+    def of(
+        proto: ModelProto,
+        types: tuple[TensorType, ...],
+        *,
+        pure: bool = True,
+        reason: str = "",
+        bounded: tuple[Dim, ...] = (),
+    ) -> OnnxHost:
         """The op that runs this model."""
-        return OnnxHost(base64.b64encode(proto.SerializeToString(deterministic=True)).decode(), types, pure)
+        text = base64.b64encode(proto.SerializeToString(deterministic=True)).decode()
+        return OnnxHost(text, types, pure, reason, bounded)
+
+    @property
+    def decides(self) -> tuple[Dim, ...]:
+        return self.bounded
 
     def prepare(self) -> None:
         """Build the evaluator now. Raises one of EVALUATOR_ERRORS for an operator that ONNX's reference lacks."""
@@ -79,7 +95,7 @@ class OnnxHost(Op):
             raise InputError(
                 f"the operator {self.node_kind} cannot be computed from these inputs",
                 why=f"onnx.reference: {error}",
-                do="check the model's inputs",
+                do="install what it names" if isinstance(error, ImportError) else "check the model's inputs",
                 code="I120",
             ) from error
 
@@ -102,7 +118,7 @@ class OnnxHost(Op):
         """Built on first use; evaluators keep no state between runs."""
         from onnx.reference import ReferenceEvaluator
 
-        from tensorwright.ops.control_flow import CONTROL_FLOW
+        from tensorwright.ops.onnx_control_flow import CONTROL_FLOW
 
         return ReferenceEvaluator(self._proto, new_ops=list(CONTROL_FLOW))
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from tensorwright.ir.dtype import DType
-from tensorwright.ir.op import SUMMED, Array, Op, op
+from tensorwright.ir.op import EXACT, SUMMED, Array, Op, op
 from tensorwright.ir.types import TensorType
 from tensorwright.ops.check import float_dtype, required, same_dim
 
@@ -125,11 +125,7 @@ class RoiAlign(Op):
 
     def infer(self, *inputs: TensorType | None) -> tuple[TensorType, ...]:
         x, rois, batch = required(self, inputs, 3)
-        float_dtype(self, (x, rois))
-        if x.rank != 4 or rois.rank != 2 or rois.shape[1] != 4 or batch.rank != 1:
-            raise ValueError(f"roi_align cannot read boxes {rois} of images {batch} from {x}")
-        if batch.dtype not in (DType.i32, DType.i64) or not same_dim(rois.shape[0], batch.shape[0]):
-            raise ValueError(f"roi_align needs an i32 or i64 image number for each box of {rois}, not {batch}")
+        _check_boxes(self, x, rois, batch)
         if self.height < 1 or self.width < 1 or self.samples < 0:
             raise ValueError(f"roi_align cannot make {self.height}x{self.width} cells of {self.samples} samples")
         return (x.with_shape((rois.shape[0], x.shape[1], self.height, self.width)),)
@@ -178,3 +174,61 @@ class RoiAlign(Op):
         if self.maximum:
             return np.asarray(np.max(parts, axis=(0, 3, 5)))
         return np.asarray(np.sum(parts, axis=(0, 3, 5)) / image.dtype.type(count))
+
+
+def _check_boxes(op: Op, x: TensorType, rois: TensorType, batch: TensorType) -> None:
+    float_dtype(op, (x, rois))
+    if x.rank != 4 or rois.rank != 2 or rois.shape[1] != 4 or batch.rank != 1:
+        raise ValueError(f"{op.kind} cannot read boxes {rois} of images {batch} from {x}")
+    if batch.dtype not in (DType.i32, DType.i64) or not same_dim(rois.shape[0], batch.shape[0]):
+        raise ValueError(f"{op.kind} needs an i32 or i64 image number for each box of {rois}, not {batch}")
+
+
+@op("max_roi_pool", compare=EXACT)
+class MaxRoiPool(Op):
+    """The largest pixels of the cells of boxes of x[N,C,H,W] -> [R,C,height,width].
+
+    rois[R,4] holds (x1, y1, x2, y2); corners times `scale` are rounded to whole pixels, halves away from zero, and
+    belong to the box (Girshick, "Fast R-CNN", 2015). batch[R] (i32 or i64) is the image of each. A cell covers every
+    pixel that it touches; one out of the image is 0.
+    """
+
+    height: int
+    width: int
+    scale: float = 1.0
+
+    def infer(self, *inputs: TensorType | None) -> tuple[TensorType, ...]:
+        x, rois, batch = required(self, inputs, 3)
+        _check_boxes(self, x, rois, batch)
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"max_roi_pool cannot make {self.height}x{self.width} cells")
+        return (x.with_shape((rois.shape[0], x.shape[1], self.height, self.width)),)
+
+    def reference(self, *inputs: Array | None) -> tuple[Array, ...]:
+        x, rois, batch = required(self, inputs, 3)
+        y = np.zeros((rois.shape[0], x.shape[1], self.height, self.width), x.dtype)
+        with np.errstate(all="ignore"):
+            for r, image in enumerate(batch):
+                left, top, right, bottom = (int(_integer(v)) for v in _rounded(rois[r] * x.dtype.type(self.scale)))
+                rows = self._cells(top, bottom, self.height, x.shape[2], x.dtype)
+                columns = self._cells(left, right, self.width, x.shape[3], x.dtype)
+                for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+                    cell = x[image, :, row, column]
+                    if cell.size:
+                        y[r, :, i, j] = cell.max((1, 2))
+        return (y,)
+
+    def _cells(self, first: int, last: int, cells: int, size: int, dtype: np.dtype[np.generic]) -> list[slice]:
+        """The pixels of each cell along one axis."""
+        extent, parts = np.array([max(last - first + 1, 1), cells]).astype(dtype)
+        edges = np.arange(cells + 1).astype(dtype) * (extent / parts)
+        starts, ends = _integer(np.floor(edges[:-1])), _integer(np.ceil(edges[1:]))
+        return [
+            slice(min(max(int(s) + first, 0), size), min(max(int(e) + first, 0), size))
+            for s, e in zip(starts, ends, strict=True)
+        ]
+
+
+def _rounded(v: Array) -> Array:
+    """The nearest integers, halves away from zero."""
+    return np.asarray(np.trunc(v + np.copysign(np.nextafter(v.dtype.type(0.5), v.dtype.type(0)), v)))

@@ -203,14 +203,15 @@ class ShapeOf(Op):
 class Resize(Op):
     """Samples of the input on another grid, dim by dim, as ONNX (opset 19) defines; the border repeats outside.
 
-    `sizes` is the whole output shape and `scales` the ratios that coordinates use (ONNX allows them to differ a
-    little from sizes/shape). `coordinates` maps output to input positions, `rounding` is for nearest only,
-    `cubic_coeff` and `exclude_outside` (drop taps outside and renormalise) for cubic only.
+    `sizes` is the whole output shape, which may be symbolic, and `scales` the ratios that coordinates use (ONNX allows
+    them to differ a little from sizes/shape; None is that quotient). `coordinates` maps output to input positions,
+    `rounding` is for nearest only, `cubic_coeff` and `exclude_outside` (drop taps outside and renormalise) for cubic
+    only.
     """
 
     mode: ResizeMode
-    sizes: tuple[int, ...]
-    scales: tuple[float, ...]
+    sizes: Dims
+    scales: tuple[float | None, ...]
     coordinates: str = "half_pixel"
     rounding: str = "round_prefer_floor"
     cubic_coeff: float = -0.75
@@ -228,9 +229,11 @@ class Resize(Op):
             raise ValueError(f"resize does not know mode {self.mode}, {self.coordinates}, {self.rounding}")
         if self.mode != "nearest" and not x.dtype.is_float:
             raise ValueError(f"resize {self.mode} needs a float type, not {x.dtype}")
-        if any(not s > 0 for s in self.scales) or any(n < 0 for n in self.sizes):
+        if any(s is not None and not s > 0 for s in self.scales) or any(
+            isinstance(n, int) and n < 0 for n in self.sizes
+        ):
             raise ValueError(f"resize needs positive scales and sizes, not {self.scales} and {self.sizes}")
-        if any(d == 0 and n > 0 for d, n in zip(x.shape, self.sizes, strict=True)):
+        if any(d == 0 and isinstance(n, int) and n > 0 for d, n in zip(x.shape, self.sizes, strict=True)):
             raise ValueError(f"resize cannot sample the empty {x}")
         return (x.with_shape(self.sizes),)
 
@@ -254,7 +257,8 @@ class Resize(Op):
     def taps(self, axis: int, size: int) -> tuple[Array, Array]:
         """For each output position along `axis` (of input `size`) the input indices it reads, i64[out, taps],
         all in range, and their f64 weights. One tap of weight 1 for nearest and for an unchanged dim."""
-        out, scale = self.sizes[axis], self.scales[axis]
+        (out,), scale = _known(self, self.sizes[axis : axis + 1]), self.scales[axis]
+        scale = out / max(size, 1) if scale is None else scale
         if out == size and scale == 1:
             return np.arange(out)[:, None], np.ones((out, 1))
         position = _COORDINATES[self.coordinates](np.arange(out, dtype=np.float64), scale, size, out)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tensorwright.ir.dims import Dim, minimum
+from tensorwright.ir.dims import Dim, Symbol, SymDim, minimum
 from tensorwright.ir.op import Array, Op
 
 Ints = tuple[int, ...]
@@ -49,14 +49,24 @@ def output_dims(
     rank = len(kernel)
     for i, (size, extent) in enumerate(zip(spatial, extents(kernel, dilations), strict=True)):
         room = size + pads[i] + pads[rank + i] - extent
-        if isinstance(room, int) and room < 0:
+        # a symbolic size that may be 0 is one that the data decides, and may still be large enough
+        if at_least(room) < 0 and (isinstance(size, int) or at_least(size) > 0):
+            least = "" if isinstance(size, int) else f", which is {at_least(size)} at the smallest sizes of its range,"
             raise ValueError(
-                f"{op.kind} has a window of {extent} in dim {i}, wider than the input of {size} "
+                f"{op.kind} has a window of {extent} in dim {i}, wider than the input of {size}{least} "
                 f"with pads {pads[i]} and {pads[rank + i]}"
             )
         count = (room + (strides[i] - 1 if ceil_mode else 0)) // strides[i] + 1
         result.append(minimum(count, (size + pads[i] - 1) // strides[i] + 1) if ceil_mode else count)
     return tuple(result)
+
+
+def at_least(size: Dim) -> int:
+    """The value of a size where all symbols are at their lower bounds; 0 when they have none."""
+    if not isinstance(size, SymDim):
+        return size
+    symbols = [s for s in size.symbols if isinstance(s, Symbol)]
+    return size.evaluate({s: s.low for s in symbols}) if len(symbols) == len(size.symbols) else 0
 
 
 def taps(

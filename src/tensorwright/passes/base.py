@@ -14,6 +14,7 @@ from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Edit, Graph, Node, Value
 from tensorwright.ir.op import Array, Op
 from tensorwright.ir.types import TensorType
+from tensorwright.memory import filed
 
 Find = Callable[[Graph, Node], Edit | None]
 Walk = Callable[[Graph], Iterator[Edit]]
@@ -83,7 +84,8 @@ class Rewrite:
         self._constants: dict[Value, Array] = {}
 
     def constant(self, array: Array, name: str) -> Value:
-        """A new constant."""
+        """A new constant; a large one goes into a file, as the weights that it is made of lie in the model's."""
+        array = filed(array)
         value = Value(self._graph.fresh_name(name), TensorType(DType.of(array.dtype), tuple(array.shape)))
         self._constants[value] = array
         return value

@@ -28,8 +28,8 @@ def equal_nodes_into_one(graph: Graph) -> Iterator[Edit]:
 
     for outputs in [node.outputs for node in graph.nodes]:
         node = graph.producer(outputs[0])
-        if node is None:
-            continue
+        if node is None or not getattr(node.op, "pure", True):
+            continue  # what is drawn at random is drawn for each node
         # repr tells 0.0 from -0.0 among attributes, equality does not
         key = (node.op, repr(node.op), *map(identity, node.inputs))
         kept = first.setdefault(key, outputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tensorwright.ir.dims import Undecided, low
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Edit, Graph, Node, Value
 from tensorwright.ops.attention import Attention
@@ -14,6 +15,7 @@ from tensorwright.ops.norm import InstanceNorm, LayerNorm
 from tensorwright.ops.reduce import LogSoftmax, Reduce, Softmax
 from tensorwright.ops.shape import Reshape, Transpose
 from tensorwright.passes.base import Rewrite, rule
+from tensorwright.passes.match import operands
 
 
 @rule(on=(Softmax, LogSoftmax), name="double_softmax_into_arithmetic")
@@ -73,7 +75,11 @@ def double_attention_into_products(graph: Graph, node: Node) -> Edit | None:
 
 
 def _is_double(node: Node) -> bool:
-    return node.output.type.dtype is DType.f64 and node.output.type.is_static and 0 not in node.output.type.shape
+    """Whether it is f64 and surely has elements: the largest of none does not exist."""
+    try:
+        return node.output.type.dtype is DType.f64 and all(low(d) > 0 for v in operands(node) for d in v.type.shape)
+    except Undecided:
+        return False
 
 
 def _exponentials(new: Rewrite, x: Value, axis: int) -> tuple[Value, Value, Value]:

@@ -8,6 +8,8 @@ import numpy as np
 from tensorwright.errors import ModelError
 from tensorwright.ir.graph import Edit, Graph, Node
 from tensorwright.ir.op import Op
+from tensorwright.memory import release
+from tensorwright.ops.control_flow import ControlFlow
 from tensorwright.ops.host import OnnxHost
 from tensorwright.ops.shape import ShapeOf
 from tensorwright.passes.base import Rewrite, rule
@@ -21,8 +23,8 @@ GROWTH, SMALL_BYTES = 4, 1 << 20
 def constants_into_constant(graph: Graph, node: Node) -> Edit | None:
     """A node that reads only constants is computed with the op's reference."""
     read = [v for v in node.inputs if v is not None]
-    if not read or any(v not in graph.constants for v in read) or isinstance(node.op, OnnxHost):
-        return None  # what a host op could be folded to was folded at import
+    if not read or any(v not in graph.constants for v in read) or isinstance(node.op, (OnnxHost, ControlFlow)):
+        return None  # what a host op could be folded to was folded at import; a loop may run long
     if not all(v.type.is_static for v in node.outputs):
         return None
     limit = max(GROWTH * sum(v.type.size_bytes for v in read), SMALL_BYTES)
@@ -40,10 +42,9 @@ def constants_into_constant(graph: Graph, node: Node) -> Edit | None:
             code="M110",
         ) from error
     new = Rewrite(graph, node)
-    replace = {
-        old: new.constant(np.asarray(array, order="C"), old.name)
-        for old, array in zip(node.outputs, arrays, strict=True)
-    }
+    replace = {old: new.constant(np.asarray(array), old.name) for old, array in zip(node.outputs, arrays, strict=True)}
+    for value in read:
+        release(graph.constants[value])
     return new.edit(node, because="all its inputs are constant", replace=replace)
 
 

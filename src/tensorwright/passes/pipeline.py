@@ -9,6 +9,7 @@ from tensorwright import knobs
 from tensorwright.ir.graph import Graph
 from tensorwright.passes import (
     common_subexpressions,
+    control_flow,
     decompose_double,
     decompose_moves,
     flatten_into_matmul,
@@ -46,7 +47,7 @@ def optimise(graph: Graph, *, options: PassOptions | None = None) -> Report:
 
     In it every pointwise node is inside a `Fused` node (but those on f8 and smaller types), no convolution has a bias
     input and there is no BatchNorm. Raises InternalError when a pass is wrong, ModelError when a constant
-    expression is.
+    expression is. The passes run inside bodies, too, where the limit of edits counts for each by itself.
     """
     options = options if options is not None else PassOptions()
     stop = options.stop_after_edits if options.stop_after_edits is not None else knobs.STOP_AFTER_EDITS.get()
@@ -55,7 +56,10 @@ def optimise(graph: Graph, *, options: PassOptions | None = None) -> Report:
 
 def stages(options: PassOptions) -> tuple[Stage, ...]:
     """The pipeline, in order."""
-    simplify = (*fold_constants.RULES, *simplify_arithmetic.RULES, *simplify_shapes.RULES)
+    bodies = (*control_flow.RULES, *control_flow.INLINED)
+    simplify = (*fold_constants.RULES, *simplify_arithmetic.RULES, *simplify_shapes.RULES, *bodies)
+    into_bodies = control_flow.bodies_rule(lambda body: optimise(body, options=options))
+    inside = (*control_flow.RULES, into_bodies, *remove_dead.RULES)
     wide = horizontal(kernels=options.horizontal_kernels, into_concat=options.horizontal_into_concat)
     siblings = (wide, *simplify_shapes.RULES, *remove_dead.RULES)  # its slices may meet others
     return (
@@ -78,4 +82,5 @@ def stages(options: PassOptions) -> tuple[Stage, ...]:
         Stage("fuse_vertical", "pointwise work moves into the op before it", fuse_vertical.RULES),
         Stage("fuse_pointwise", "other pointwise nodes share one pass over memory", fuse_pointwise.RULES),
         Stage("wrap_pointwise", "pointwise nodes left over become regions", fuse_pointwise.SINGLE_RULES, required=True),
+        Stage("bodies", "all this happens inside bodies, too", inside, required=True),
     )

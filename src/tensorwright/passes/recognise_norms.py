@@ -9,7 +9,7 @@ from tensorwright.ir.graph import Edit, Graph, Node, Value
 from tensorwright.ir.types import TensorType
 from tensorwright.ops.elementwise import Add, Div, Exp, Mul, Reciprocal, Sqrt, Sub
 from tensorwright.ops.norm import LayerNorm
-from tensorwright.ops.reduce import Reduce, Softmax
+from tensorwright.ops.reduce import Reduce, Softmax, rounds_each_step
 from tensorwright.passes.base import Rewrite, rule
 from tensorwright.passes.match import commuted, made_by, operands, read_only_inside, scalar, uniform, with_constant
 
@@ -84,6 +84,8 @@ def arithmetic_into_softmax(graph: Graph, node: Node) -> Edit | None:
         return None
     nodes = [peak, sub, exp, total, node]
     if total.op != Reduce("sum", total.op.axes, True) or not read_only_inside(graph, nodes, [node.output]):
+        return None
+    if rounds_each_step(node.output.type, total.op.axes[0]):
         return None
     new = Rewrite(graph, node)
     new.finish(Softmax(total.op.axes[0]), sub.inputs[0])

@@ -10,8 +10,8 @@ from tensorwright.passes.base import rule
 
 @rule(on=Op, name="unread_into_nothing")
 def unread_into_nothing(graph: Graph, node: Node) -> Edit | None:
-    """A node whose results nobody reads."""
-    if any(graph.is_output(v) or graph.users(v) for v in node.outputs):
+    """A node whose results nobody reads, and which decides no size of others."""
+    if any(graph.is_output(v) or graph.users(v) for v in node.outputs) or graph.decides_for_others(node):
         return None
     return Edit((node,), because="nothing reads it")
 

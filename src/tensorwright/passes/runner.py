@@ -11,6 +11,7 @@ from tensorwright import knobs
 from tensorwright.errors import InternalError
 from tensorwright.ir.graph import Edit, Graph, Value, union_origins
 from tensorwright.ir.verify import verify
+from tensorwright.memory import release
 from tensorwright.passes.base import Rule, Stage, Sweep
 from tensorwright.passes.report import EditRecord, Report, StageReport
 
@@ -66,6 +67,8 @@ class _Runner:
             self.log.debug("%s: %s", stage.name, record.edits[-1])
         record.nodes_after = len(self.graph)
         self.graph.drop_unused_constants()
+        for array in self.graph.constants.values():
+            release(array)  # what the rules looked at
         if self.check != "off":
             verify(self.graph)
 

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from tensorwright.errors import PlanError
+from tensorwright.memory import pieces
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
+Data: TypeAlias = Bytes | Sequence[Bytes]
+"""The content of a section, whole or as parts that follow one another."""
 
 MAGIC: Final = b"\x89TWPLAN\n"
 MAJOR: Final = 1  # readers refuse newer majors
-MINOR: Final = 1  # newer minors only add sections and fields, which older readers skip
+MINOR: Final = 2  # newer minors only add sections and fields, which older readers skip
 PREAMBLE_BYTES: Final = 64
 SMALL_ALIGNMENT: Final = 64
 PAGE: Final = 4096
@@ -49,24 +52,39 @@ class Preamble:
     digest: bytes
 
 
-def checksum(data: Bytes) -> str:
-    """The check of a section: BLAKE2b-256, or CRC-32 for a big one."""
-    if len(data) >= BIG_BYTES:
-        return f"crc32:{zlib.crc32(data):08x}"
-    return f"blake2b:{hashlib.blake2b(data, digest_size=32).hexdigest()}"
+def parts_of(data: Data) -> Sequence[Bytes]:
+    """The parts of a section's content."""
+    return (data,) if isinstance(data, bytes | bytearray | memoryview) else data
 
 
-def layout(sections: Sequence[tuple[str, Bytes]]) -> tuple[bytes, list[Section]]:
+def size_of(data: Data) -> int:
+    """Bytes of a section's content."""
+    return sum(map(len, parts_of(data)))
+
+
+def checksum(data: Data, *, keep: bool = False) -> str:
+    """The check of a section: BLAKE2b-256, or CRC-32 for a big one. `keep` is that of `memory.pieces`."""
+    chunks = (piece for part in parts_of(data) for piece in pieces(part, keep=keep))
+    if size_of(data) < BIG_BYTES:
+        return f"blake2b:{hashlib.blake2b(b''.join(chunks), digest_size=32).hexdigest()}"
+    check = 0
+    for chunk in chunks:
+        check = zlib.crc32(chunk, check)
+    return f"crc32:{check:08x}"
+
+
+def layout(sections: Sequence[tuple[str, Data]]) -> tuple[bytes, list[Section]]:
     """The head of the file (preamble and table) and where each section goes, in the given order."""
     checks = [checksum(data) for _, data in sections]
     table_bytes = 0
     while True:  # offsets depend on the table's length and it on their digits: grows at most a few times
         end, table = PREAMBLE_BYTES + table_bytes, []
         for (name, data), check in zip(sections, checks, strict=True):
-            step = PAGE if len(data) >= BIG_BYTES else SMALL_ALIGNMENT
+            size = size_of(data)
+            step = PAGE if size >= BIG_BYTES else SMALL_ALIGNMENT
             start = -(-end // step) * step
-            table.append(Section(name, start, len(data), check))
-            end = start + len(data)
+            table.append(Section(name, start, size, check))
+            end = start + size
         text = to_json([[s.name, s.offset, s.size, s.check] for s in table])
         if len(text) <= table_bytes:
             break
@@ -135,7 +153,7 @@ def parse_table(head: bytes, table: bytes, preamble: Preamble, where: str) -> li
 
 def verify(section: Section, data: Bytes, where: str) -> None:
     """Raises PlanError P104, naming the section, when its bytes are not the ones written."""
-    if checksum(data) != section.check:
+    if checksum(data, keep=True) != section.check:
         raise damaged(f"section {section.name!r}", where)
 
 

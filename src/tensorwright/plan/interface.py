@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tensorwright.ir.dims import read_dim
+from tensorwright.ir.dims import Symbol, parse_dim, read_dim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.types import ObjectType, TensorType
 from tensorwright.plan.fields import Fields
 from tensorwright.plan.format import malformed
+
+_MOST_SYMBOLS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,31 @@ class TensorInfo:
         return f"{self.name}: {self.dtype}[{','.join(map(str, self.shape))}]"
 
 
+@dataclass(frozen=True, slots=True)
+class Equality:
+    """Two sizes (text of dims) that a run must find equal, and the source-model node that needs it."""
+
+    left: str
+    right: str
+    where: str
+
+
+def equality_rows(equalities: Iterable[Equality]) -> list[list[object]]:
+    """The rows `[left, right, where]` of a plan."""
+    return [[e.left, e.right, e.where] for e in equalities]
+
+
+def read_equalities(fields: Fields) -> tuple[Equality, ...]:
+    """What `equality_rows` wrote. Raises PlanError P106."""
+    found = tuple(Equality(*row) for row in fields.rows(str, str, str))
+    for text in (side for e in found for side in (e.left, e.right)):
+        try:
+            parse_dim(text)
+        except ValueError as error:
+            raise malformed(fields.what, fields.where, str(error)) from None
+    return found
+
+
 def info_rows(infos: Iterable[TensorInfo]) -> list[list[object]]:
     """The rows `[name, dtype, shape]` of a plan; the shape of an object is its kind."""
     return [[i.name, str(i.dtype), i.kind if i.is_object else list(i.shape)] for i in infos]
@@ -70,6 +97,23 @@ def read_infos(fields: Fields, *, static: bool = False) -> tuple[TensorInfo, ...
     if loose:
         raise malformed(fields.what, fields.where, f"{loose[0]} has no fixed shape")
     return infos
+
+
+def symbol_rows(symbols: Iterable[Symbol]) -> list[list[object]]:
+    """The rows `[name, slot, low, opt, high]` of a plan."""
+    return [[str(s), s.slot, s.low, s.opt, s.high] for s in symbols]
+
+
+def read_symbols(fields: Fields) -> tuple[Symbol, ...]:
+    """What `symbol_rows` wrote. Raises PlanError P106."""
+    rows = fields.rows(str, int, int, int, int)
+    try:
+        found = tuple(Symbol(name, low, opt, high, slot) for name, slot, low, opt, high in rows)
+    except ValueError as error:
+        raise malformed(fields.what, fields.where, str(error)) from None
+    if sorted(s.slot for s in found) != sorted({s.slot for s in found if 0 <= s.slot < _MOST_SYMBOLS}):
+        raise malformed(fields.what, fields.where, "slots of symbols are out of range or used twice")
+    return found
 
 
 def read_dtype(fields: Fields, text: str) -> DType:

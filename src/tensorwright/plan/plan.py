@@ -7,20 +7,32 @@ per backend makes loading on its target free of work.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from tensorwright.errors import PlanError
+from tensorwright.ir.dims import Symbol
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
+from tensorwright.memory import Contents, as_bytes, has_changed, release
 from tensorwright.plan.fields import Fields
-from tensorwright.plan.format import Bytes, from_json, malformed, to_json
-from tensorwright.plan.interface import TensorInfo, info_rows, read_dtype, read_infos
+from tensorwright.plan.format import Bytes, Data, from_json, malformed, to_json
+from tensorwright.plan.interface import (
+    Equality,
+    TensorInfo,
+    equality_rows,
+    info_rows,
+    read_dtype,
+    read_equalities,
+    read_infos,
+    read_symbols,
+    symbol_rows,
+)
 from tensorwright.plan.read import Container, open_container
 from tensorwright.plan.schedule import Schedule, read_schedule, schedule_json
 from tensorwright.plan.write import pack, write_sections
@@ -60,6 +72,8 @@ class Plan:
     `options` what the build was asked, `report` what it did (both plain JSON), `native` maps a backend to its code.
 
     Where some nodes run in NumPy, `schedule` lists the segments; each native one then has its own part in `native`.
+    `symbols` are the sizes that a run decides, `equalities` what a run must find equal among them.
+    `profiles` are plans of the same network for further ranges of shapes.
     """
 
     name: str
@@ -73,6 +87,9 @@ class Plan:
     report: Json = field(default_factory=dict)
     native: Mapping[str, Native] = field(default_factory=dict)
     schedule: Schedule | None = None
+    symbols: tuple[Symbol, ...] = ()
+    equalities: tuple[Equality, ...] = ()
+    profiles: tuple[Plan, ...] = ()
 
     @property
     def native_keys(self) -> tuple[str, ...]:
@@ -81,12 +98,13 @@ class Plan:
 
 
 def save_plan(plan: Plan, path: str | os.PathLike[str]) -> None:
-    """Write the plan to a file, atomically. Raises PlanError P108 when the system refuses."""
+    """Write the plan to a file, atomically. Raises PlanError P108 when the system refuses, P109 when the model's
+    weights, which a plan reads from the model's own file, are not there any more as they were."""
     write_sections(path, _sections(plan))
 
 
 def plan_bytes(plan: Plan) -> bytes:
-    """The plan file as bytes; equal plans give equal bytes."""
+    """The plan file as bytes; equal plans give equal bytes. Raises PlanError P109 as `save_plan` does."""
     return pack(_sections(plan))
 
 
@@ -99,9 +117,21 @@ def read_plan(source: str | os.PathLike[str] | Bytes) -> Plan:
 
 
 # -- to sections ------------------------------------------------------------------------------------
-def _sections(plan: Plan) -> list[tuple[str, Bytes]]:
-    blob, index = _store_constants(plan)
-    sections: list[tuple[str, Bytes]] = [
+def _sections(plan: Plan) -> list[tuple[str, Data]]:
+    sections: list[tuple[str, Data]] = []
+    stored: Contents[tuple[str, int]] = Contents()
+    for number, profile in enumerate((plan, *plan.profiles)):
+        sections += _profile_sections(profile, f"profile{number}." if number else "", stored, len(plan.profiles))
+    return sections
+
+
+def _profile_sections(
+    plan: Plan, prefix: str, stored: Contents[tuple[str, int]], further: int
+) -> list[tuple[str, Data]]:
+    """The sections of one profile, called with its prefix; `stored` has the arrays of those before it."""
+    _refuse_changed(plan)
+    blob, index = _store_constants(plan, prefix, stored)
+    sections: list[tuple[str, Data]] = [
         (
             "meta",
             to_json(
@@ -112,6 +142,9 @@ def _sections(plan: Plan) -> list[tuple[str, Bytes]]:
                     "outputs": info_rows(plan.outputs),
                     "options": plan.options,
                     "report": plan.report,
+                    "symbols": symbol_rows(plan.symbols),
+                    "equalities": equality_rows(plan.equalities),
+                    "profiles": further,
                     "native": {key: native.fingerprint for key, native in plan.native.items()},
                 }
             ),
@@ -127,71 +160,91 @@ def _sections(plan: Plan) -> list[tuple[str, Bytes]]:
         sections += [
             (f"program:{key}", to_json(native.program)),
             (f"code:{key}", native.code),
-            (f"weights:{key}", _raw(native.weights)),
+            (f"weights:{key}", as_bytes(native.weights).data),
         ]
-    return sections
+    return [(prefix + name, data) for name, data in sections]
 
 
-def _raw(array: Array) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+def _refuse_changed(plan: Plan) -> None:
+    changed = next((name for name, array in plan.constants.items() if has_changed(array)), None)
+    if changed is not None:
+        raise PlanError(
+            "the model's file was changed after the engine was built from it",
+            where=plan.name,
+            why=f"the weights {changed!r} are read from it when the plan is saved",
+            do="build again, then save before the model is written over; or write models under a new name and rename",
+            code="P109",
+        )
 
 
-def _store_constants(plan: Plan) -> tuple[bytes, list[list[object]]]:
+def _store_constants(
+    plan: Plan, prefix: str, stored: Contents[tuple[str, int]]
+) -> tuple[list[Bytes], list[list[object]]]:
     """The constants section and its index [name, dtype, shape, section, offset].
 
     An array whose bytes are in the blob already, or in a native weights section, is stored once and pointed to.
     """
-    chunks: list[Bytes] = []
+    parts: list[Bytes] = []
     index: list[list[object]] = []
-    stored = _native_arrays(plan)
+    _note_native_arrays(plan, prefix, stored)
     end = 0
     for name, array in plan.constants.items():
-        data = _raw(array)
-        key = hashlib.blake2b(data).digest() if len(data) else b""
-        if key not in stored:
-            chunks += [bytes(-end % _ALIGNMENT), data]
+        data = as_bytes(array)
+        place = stored.find(data)
+        if place is None:
+            parts += [bytes(-end % _ALIGNMENT), data.data]
             end += -end % _ALIGNMENT
-            stored[key] = ("constants", end)
-            end += len(data)
-        index.append([name, str(DType.of(array.dtype)), list(array.shape), *stored[key]])
-    return b"".join(chunks), index
+            place = (f"{prefix}constants", end)
+            stored.note(data, place)
+            end += data.size
+        index.append([name, str(DType.of(array.dtype)), list(array.shape), *place])
+        release(array)
+    return parts, index
 
 
-def _native_arrays(plan: Plan) -> dict[bytes, tuple[str, int]]:
-    """Content hash of every array inside native weights (their programs list [offset, bytes]) -> where it is."""
-    found: dict[bytes, tuple[str, int]] = {}
+def _note_native_arrays(plan: Plan, prefix: str, stored: Contents[tuple[str, int]]) -> None:
+    """Note every array inside native weights (their programs list [offset, bytes]), and where it is."""
     for key, native in sorted(plan.native.items()):
-        data = _raw(native.weights)
+        data = as_bytes(native.weights)
         for offset, size in Fields(native.program, f"program:{key}", plan.name).at("weights").rows(int, int):
-            found.setdefault(hashlib.blake2b(data[offset : offset + size]).digest(), (f"weights:{key}", offset))
-    return found
+            stored.note(data[offset : offset + size], (f"{prefix}weights:{key}", offset))
 
 
 # -- from sections ----------------------------------------------------------------------------------
 def _plan(container: Container) -> Plan:
-    meta = _fields(container, "meta")
+    first = _profile(container, "")
+    further = _fields(container, "meta").size("profiles")
+    return replace(first, profiles=tuple(_profile(container, f"profile{number + 1}.") for number in range(further)))
+
+
+def _profile(container: Container, prefix: str) -> Plan:
+    meta = _fields(container, f"{prefix}meta")
     prints = meta.get("native", dict)
-    outputs = read_infos(meta.at("outputs"))
+    outputs, segments = read_infos(meta.at("outputs")), f"{prefix}segments"
     return Plan(
         name=meta.get("name", str),
         producer=meta.get("producer", str),
         inputs=read_infos(meta.at("inputs")),
         outputs=outputs,
-        graph=_text(container, "graph"),
-        constants=_Constants(container),
-        choices=tuple(Choice(*row) for row in _fields(container, "choices").rows(str, str, int, dict, float)),
+        graph=_text(container, f"{prefix}graph"),
+        constants=_Constants(container, prefix),
+        choices=tuple(Choice(*row) for row in _fields(container, f"{prefix}choices").rows(str, str, int, dict, float)),
         options=meta.get("options", dict),
         report=meta.get("report", dict),
-        native={key: _native(container, key, meta.at("native").get(key, str)) for key in prints},
-        schedule=read_schedule(_fields(container, "segments"), outputs) if "segments" in container else None,
+        native={key: _native(container, prefix, key, meta.at("native").get(key, str)) for key in prints},
+        schedule=read_schedule(_fields(container, segments), outputs) if segments in container else None,
+        symbols=read_symbols(meta.at("symbols")),
+        equalities=read_equalities(meta.at("equalities")),
     )
 
 
-def _native(container: Container, key: str, fingerprint: str) -> Native:
-    program = from_json(container[f"program:{key}"], f"section 'program:{key}'", container.where)
+def _native(container: Container, prefix: str, key: str, fingerprint: str) -> Native:
+    name = f"{prefix}program:{key}"
+    program = from_json(container[name], f"section {name!r}", container.where)
     if not isinstance(program, dict):
-        raise malformed(f"section 'program:{key}'", container.where, "expected an object")
-    return Native(fingerprint, program, container[f"code:{key}"], np.frombuffer(container[f"weights:{key}"], np.uint8))
+        raise malformed(f"section {name!r}", container.where, "expected an object")
+    weights = np.frombuffer(container[f"{prefix}weights:{key}"], np.uint8)
+    return Native(fingerprint, program, container[f"{prefix}code:{key}"], weights)
 
 
 def _fields(container: Container, name: str) -> Fields:
@@ -209,8 +262,8 @@ def _text(container: Container, name: str) -> str:
 class _Constants(Mapping[str, Array]):
     """Arrays by name, as read-only views of the file."""
 
-    def __init__(self, container: Container) -> None:
-        fields = _fields(container, "constants.index")
+    def __init__(self, container: Container, prefix: str) -> None:
+        fields = _fields(container, f"{prefix}constants.index")
         self._arrays = {}
         for name, text, shape, section, offset in fields.rows(str, str, list, str, int):
             dtype, sizes, data = read_dtype(fields, text), fields.sizes(shape), container[section]

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from pathlib import Path
 
 from tensorwright.errors import PlanError
+from tensorwright.memory import map_file, release
 from tensorwright.plan.format import (
     PREAMBLE_BYTES,
     Bytes,
@@ -55,9 +55,7 @@ def open_container(source: str | os.PathLike[str] | Bytes) -> Container:
         return Container(memoryview(source).toreadonly().cast("B"), "plan in memory")
     path = Path(source)
     try:
-        with path.open("rb") as file:
-            empty = os.fstat(file.fileno()).st_size == 0  # an empty file cannot be mapped
-            data = memoryview(b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        data = map_file(path).data
     except (OSError, ValueError) as error:
         raise PlanError(
             f"the plan cannot be read: {getattr(error, 'strerror', None) or error}",
@@ -82,4 +80,6 @@ def _checked(data: memoryview, where: str) -> list[Section]:
             raise damaged(f"padding before section {section.name!r}", where, "it is not zero")
         end = section.offset + section.size
         verify(section, data[section.offset : end], where)
+        if section.name == "constants":  # to run, nobody reads them
+            release(data[section.offset : end])
     return sections

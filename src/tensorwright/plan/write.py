@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tensorwright.errors import PlanError
-from tensorwright.plan.format import Bytes, layout
+from tensorwright.memory import pieces
+from tensorwright.plan.format import Bytes, Data, layout, parts_of
 
 
-def pack(sections: Sequence[tuple[str, Bytes]]) -> bytes:
+def pack(sections: Sequence[tuple[str, Data]]) -> bytes:
     """The whole container in memory."""
     return b"".join(_chunks(sections))
 
 
-def write_sections(path: str | os.PathLike[str], sections: Sequence[tuple[str, Bytes]]) -> None:
+def write_sections(path: str | os.PathLike[str], sections: Sequence[tuple[str, Data]]) -> None:
     """Write a container to `path`, replacing a file there atomically.
 
     On any failure (full disk, interrupt) the old file stays, no temporary file remains, and PlanError P108
@@ -41,13 +42,14 @@ def write_sections(path: str | os.PathLike[str], sections: Sequence[tuple[str, B
         ) from error
 
 
-def _chunks(sections: Sequence[tuple[str, Bytes]]) -> Iterator[Bytes]:
+def _chunks(sections: Sequence[tuple[str, Data]]) -> Iterator[Bytes]:
     head, table = layout(sections)
     yield head
     end = len(head)
     for section, (_, data) in zip(table, sections, strict=True):
         yield bytes(section.offset - end)
-        yield data
+        for part in parts_of(data):
+            yield from pieces(part)
         end = section.offset + section.size
 
 

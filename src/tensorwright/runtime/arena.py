@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-import mmap
-from typing import Final
-
 import numpy as np
 
 from tensorwright.ir.op import Array
-
-_HUGE_PAGE: Final = 2 << 20
+from tensorwright.memory import anonymous
 
 
 class Arena:
@@ -18,9 +14,7 @@ class Arena:
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        self._map = mmap.mmap(-1, max(size_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if size_bytes >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            self._map.madvise(mmap.MADV_HUGEPAGE)  # fewer faults and TLB misses; the system may ignore it
+        self._map = anonymous(size_bytes)
         self.bytes: Array = np.frombuffer(self._map, np.uint8)
         self.address: int = self.bytes.ctypes.data
 

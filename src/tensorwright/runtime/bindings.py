@@ -39,8 +39,8 @@ class Binding:
 
 def address(array: Array) -> int:
     """Address of the first element of a contiguous array. (`array.ctypes` takes four times as long, but also knows
-    the types of ml_dtypes, of kind V.)"""
-    if array.flags.num & WRITEABLE and array.size and array.dtype.kind != "V":
+    the types of ml_dtypes, which are not built in.)"""
+    if array.flags.num & WRITEABLE and array.size and array.dtype.isbuiltin == 1:
         buffer: Any = array
         return _addressof(_from_buffer(buffer))
     return int(array.ctypes.data)

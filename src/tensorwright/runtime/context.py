@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -15,9 +16,10 @@ from tensorwright.backends.cpu import launch
 from tensorwright.backends.cpu.launch import LoadedProgram
 from tensorwright.errors import InputError
 from tensorwright.ir.op import Array
-from tensorwright.plan.interface import TensorInfo
+from tensorwright.plan.interface import Equality, TensorInfo
 from tensorwright.runtime.arena import Arena
 from tensorwright.runtime.bindings import READABLE, Binding, accept_output, address, admit, check_names
+from tensorwright.runtime.sizes import Sizes
 
 _LINE: Final = 128  # keeps the barrier away from what workers write
 _ndarray, _empty = np.ndarray, np.empty
@@ -29,7 +31,13 @@ class Context:
     Two threads running one context at the same moment is a mistake and gives InputError I107.
     """
 
-    def __init__(self, program: LoadedProgram, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+    def __init__(
+        self,
+        program: LoadedProgram,
+        inputs: Sequence[TensorInfo],
+        outputs: Sequence[TensorInfo],
+        equalities: Sequence[Equality] = (),
+    ) -> None:
         first = launch.FIRST_TENSOR
         self._program = program
         self._set_interface(inputs, outputs)
@@ -43,6 +51,12 @@ class Context:
         self._table[launch.SCRATCH] = self._arena.address + arena_bytes
         self._table[launch.BARRIER] = self._arena.address + arena_bytes + scratch_bytes
         self._table[launch.WEIGHTS] = program.weights.ctypes.data
+        self._sizes: Sizes | None = None
+        if code.symbols:
+            self._sizes = Sizes(inputs, outputs, code.symbols, decided=code.decided, equalities=equalities)
+            table: Array = np.zeros(1 + self._sizes.slots, np.int64)
+            self._fault, self._dims = table[:1], table[1:]
+            self._table[launch.DIMS] = self._dims.ctypes.data
 
     def _set_interface(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
         first = launch.FIRST_TENSOR
@@ -74,14 +88,20 @@ class Context:
 
     def execute(self, arrays: Sequence[Any], out: Mapping[str, Array] | None = None) -> list[Array]:
         """As `run`, with inputs and outputs in declared order."""
+        return self.execute_sized(arrays, out, {})
+
+    def execute_sized(
+        self, arrays: Sequence[Any], out: Mapping[str, Array] | None, known: dict[str, int]
+    ) -> list[Array]:
+        """As `execute`; `known` tells sizes that the shapes of the inputs do not, and learns those of this run."""
         if not self._lock.acquire(blocking=False):
             self._refuse()
         try:
             self._check_open()
-            keep, results = self._bind(arrays, out)
+            keep, results = self._bind(arrays, out, known)
             self._program.run(self._table_address)
             del keep
-            return results
+            return results if self._sizes is None else self._settled(self._sizes, results, known)
         finally:
             self._lock.release()
 
@@ -92,16 +112,30 @@ class Context:
             self.execute_timed(arrays, one)
         return times
 
-    def execute_timed(self, arrays: Sequence[Any], times: Array) -> list[Array]:
-        """As `execute`, with the start and end of each step in ns written to `times`, i64[steps, 2]."""
+    def execute_timed(self, arrays: Sequence[Any], times: Array, known: dict[str, int] | None = None) -> list[Array]:
+        """As `execute`, with the start and end of each step in ns written to `times`, i64[steps, 2]; `known` as in
+        `execute_sized`."""
+        known = {} if known is None else known
         with self._lock:
             self._check_open()
-            keep, results = self._bind(arrays, None)
-            self._table[launch.PROFILE] = times.ctypes.data
-            self._program.run_profiled(self._table_address)
-            self._table[launch.PROFILE] = 0
+            keep, results = self._bind(arrays, None, known)
+            self.enter(times)
             del keep
-        return results
+            return results if self._sizes is None else self._settled(self._sizes, results, known)
+
+    @property
+    def table(self) -> Any:
+        """The addresses that native code reads, by slot, for whoever writes them instead of passing arrays to `run`."""
+        return self._table
+
+    def enter(self, times: Array | None = None) -> None:
+        """Run on what the table holds now, without any check; `times` as `execute_timed`."""
+        if times is None:
+            self._program.run(self._table_address)
+            return
+        self._table[launch.PROFILE] = times.ctypes.data
+        self._program.run_profiled(self._table_address)
+        self._table[launch.PROFILE] = 0
 
     def close(self) -> None:
         """Give the memory back (waits for a run in progress); later runs raise InputError I108."""
@@ -131,8 +165,12 @@ class Context:
             do="create one context per thread, or call the engine, which any number of threads may do",
         )
 
-    def _bind(self, arrays: Sequence[Any], out: Mapping[str, Array] | None) -> tuple[list[Array], list[Array]]:
+    def _bind(
+        self, arrays: Sequence[Any], out: Mapping[str, Array] | None, known: Mapping[str, int]
+    ) -> tuple[list[Array], list[Array]]:
         """Put the addresses of all inputs and outputs into the table; returns (inputs to keep alive, outputs)."""
+        if self._sizes is not None:
+            return self._bind_sized(self._sizes, arrays, out, known)
         table = self._table
         keep: list[Array] = []
         for binding, array in zip(self._inputs, arrays, strict=True):
@@ -153,6 +191,50 @@ class Context:
             table[binding.slot] = address(result)
             results.append(result)
         return keep, results
+
+    def _bind_sized(
+        self, sizes: Sizes, arrays: Sequence[Any], out: Mapping[str, Array] | None, known: Mapping[str, int]
+    ) -> tuple[list[Array], list[Array]]:
+        """As `_bind`, where shapes may differ from run to run."""
+        keep = [admit(array, binding) for array, binding in zip(arrays, self._inputs, strict=True)]
+        self._fault[0] = 0
+        self._dims[:], shapes = sizes.resolve([array.shape for array in keep], known)
+        for binding, array in zip(self._inputs, keep, strict=True):
+            self._table[binding.slot] = address(array)
+        if out is not None:
+            check_names(out, self._outputs, "output", all_needed=False)
+        results: list[Array] = []
+        for binding, shape in zip(self._outputs, shapes, strict=True):
+            given = out.get(binding.name) if out is not None else None
+            if given is not None and sizes.decided(len(results), self._dims) is not None:
+                raise InputError(
+                    f"output {binding.name!r} cannot be written into a given array",
+                    where=f"output {binding.name!r}",
+                    why=f"the data decides its shape, {binding.info}",
+                    do="leave it out of out=, and take the array that the run returns",
+                    code="I105",
+                )
+            if given is None:
+                result: Array = _empty(shape, binding.dtype)
+            else:
+                exact = Binding(TensorInfo(binding.name, binding.info.dtype, shape), binding.slot)
+                result = accept_output(given, exact, [*keep, *results])
+            self._table[binding.slot] = address(result)
+            results.append(result)
+        return keep, results
+
+    def _settled(self, sizes: Sizes, results: list[Array], known: dict[str, int]) -> list[Array]:
+        """The results, those whose size the data decided cut to it. Raises InputError I131 for one out of bounds."""
+        if self._fault[0]:
+            sizes.refuse(int(self._fault[0]) - 1)
+        known.update(sizes.values(self._dims))
+        settled = []
+        for index, result in enumerate(results):
+            shape = sizes.decided(index, self._dims)
+            if shape is not None and shape != result.shape:
+                result = result.reshape(-1)[: math.prod(shape)].reshape(shape).copy()
+            settled.append(result)
+        return settled
 
     def _bind_given(self, out: Mapping[str, Array], inputs: list[Array]) -> list[Array]:
         check_names(out, self._outputs, "output", all_needed=False)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
+import numpy as np
+
 from tensorwright.backends.cpu.launch import LoadedProgram, cpu_code
 from tensorwright.errors import InputError, PlanError
 from tensorwright.ir.op import Array
@@ -22,6 +24,8 @@ from tensorwright.plan.schedule import HostStep
 from tensorwright.runtime.context import Context
 from tensorwright.runtime.profile import StepTime, summarise
 from tensorwright.runtime.segments import SegmentedContext, SegmentedProgram
+from tensorwright.runtime.sizes import Sizes
+from tensorwright.shapes import Range
 
 _LOG = logging.getLogger("tensorwright")
 _NAMED: Final = 5  # host steps in the line about them; the report has all
@@ -32,8 +36,8 @@ _MOST_IDLE: Final = 8  # contexts kept for later calls; more are made when more 
 class Memory:
     """Bytes that an engine holds. `arena` and `scratch` are what each of `contexts` living contexts takes.
 
-    `constants` are the network's own weights, kept for `save` and for other targets; where they are mapped
-    from a plan file the system reads and drops their pages as it likes.
+    `constants` are the network's own weights, kept for `save` and for other targets. Where they are mapped from the
+    model's file or a plan, the system reads and drops their pages as it likes.
     """
 
     weights: int
@@ -103,6 +107,8 @@ class Engine:
         self._idle: list[Context] = []
         self._closed = False
         self._returns_tuple = len(plan.outputs) != 1
+        self._sizes = Sizes(plan.inputs, plan.outputs, plan.symbols, where or plan.name, equalities=plan.equalities)
+        self._further = tuple(Engine(p, target=target, threads=threads, where=where) for p in plan.profiles)
 
     # -- description ------------------------------------------------------------------------------
     @property
@@ -161,9 +167,62 @@ class Engine:
             contexts=contexts,
         )
 
+    # -- shapes -----------------------------------------------------------------------------------
+    @property
+    def profiles(self) -> tuple[dict[str, Range], ...]:
+        """The ranges of shapes that the engine was built for, each by input name. A run uses the first that fits.
+
+        Inputs without shape (strings, sequences) and without bounds are left out.
+        """
+        return tuple(e._sizes.ranges() for e in (self, *self._further))
+
+    def output_shapes(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+        """The shapes of the outputs for these shapes of the inputs, without a run. What only the data decides (the
+        count of a NonZero) is as large as it can be, and -1 where that has no bound (results of some host steps).
+
+        Raises InputError I101 (names), I103 (shapes that contradict each other) or I130 (out of range).
+        """
+        names = [info.name for info in self.inputs]
+        if sorted(shapes) != sorted(names):
+            raise InputError(
+                "the names given do not fit the engine's inputs",
+                why=f"given are {', '.join(map(repr, shapes))}",
+                do=f"its inputs are {', '.join(map(str, self.inputs)) or 'none'}",
+                code="I101",
+            )
+        given = [tuple(shapes[name]) for name in names]
+        _, found = self._for(given)._sizes.resolve(given)
+        return dict(zip([info.name for info in self.outputs], found, strict=True))
+
+    def _for(self, shapes: Sequence[tuple[int, ...]]) -> Engine:
+        """The first profile that takes inputs of these shapes. Raises InputError I130 when none of several does."""
+        if not self._further:
+            return self
+        found = next((e for e in (self, *self._further) if e._sizes.fits(shapes)), None)
+        if found is None:
+            given = zip((info.name for info in self.inputs), shapes, strict=True)
+            raise InputError(
+                "the inputs have shapes outside of the ranges of all profiles",
+                where=self.name,
+                why=(
+                    f"given     {', '.join(f'{name}: {list(shape)}' for name, shape in given)}",
+                    *(
+                        f"profile {i} {', '.join(f'{name}: {shapes}' for name, shapes in profile.items())}"
+                        for i, profile in enumerate(self.profiles)
+                    ),
+                ),
+                do="pass inputs within a range, or build the engine with another profile",
+                code="I130",
+            )
+        return found
+
     # -- running ----------------------------------------------------------------------------------
     def __call__(self, *arrays: Any) -> Array | tuple[Array, ...]:
         """Run on one array per input, in declared order; one array back, or a tuple when there are several outputs."""
+        if self._further:
+            chosen = self._for([np.shape(array) for array in arrays])
+            if chosen is not self:
+                return chosen(*arrays)
         if len(arrays) != len(self._plan.inputs):
             raise InputError(
                 f"the engine takes {len(self.inputs)} input arrays; {len(arrays)} were given",
@@ -178,7 +237,14 @@ class Engine:
         return tuple(results) if self._returns_tuple else results[0]
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
-        """Run on `feeds` (input name -> array); returns output name -> array. Raises InputError (I101 to I108)."""
+        """Run on `feeds` (input name -> array); returns output name -> array.
+
+        Raises InputError (I101 to I109, I130, I131).
+        """
+        if self._further:
+            chosen = self._for([np.shape(feeds.get(info.name, ())) for info in self.inputs])
+            if chosen is not self:
+                return chosen.run(feeds)
         context = self._borrow()
         try:
             return context.run(feeds)
@@ -199,14 +265,27 @@ class Engine:
             self._give_back(context)
         return summarise(times, self._program.steps)
 
-    def create_context(self) -> Context:
-        """A context for one thread, with memory of its own (`memory()` says how much)."""
+    def create_context(self, profile: int = 0) -> Context:
+        """A context for one thread, with memory of its own (`memory()` says how much). It runs one of `profiles`.
+
+        Raises InputError I132 when there is no such profile.
+        """
+        if not 0 <= profile <= len(self._further):
+            raise InputError(
+                f"the engine has no profile {profile}",
+                why=f"it was built for {1 + len(self._further)}, counted from 0",
+                do="choose one of engine.profiles",
+                code="I132",
+            )
+        if profile:
+            return self._further[profile - 1].create_context()
         with self._guard:
             self._check_open()
             if isinstance(self._program, LoadedProgram):
-                context = Context(self._program, self.inputs, self.outputs)
+                context = Context(self._program, self.inputs, self.outputs, self._plan.equalities)
             else:
-                context = SegmentedContext(self._program, self.inputs, self.outputs)
+                plan = self._plan
+                context = SegmentedContext(self._program, plan.inputs, plan.outputs, plan.symbols, plan.equalities)
             self._contexts.add(context)
         return context
 
@@ -222,7 +301,11 @@ class Engine:
 
     # -- life -------------------------------------------------------------------------------------
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the plan file, atomically. Raises PlanError P108 when that fails; an old file is then unchanged."""
+        """Write the plan file, atomically.
+
+        Raises PlanError P108 when that fails, P109 when the model's own file, from which weights are read, was changed
+        since the build; an old plan file is then as it was.
+        """
         self._check_open()
         save_plan(self._plan, path)
 
@@ -237,8 +320,12 @@ class Engine:
             context.close()
         self._idle.clear()
         self._program.close()
+        for engine in self._further:
+            engine.close()
         # What stays describes inputs and outputs; the mapped file goes.
-        self._plan = dataclasses.replace(self._plan, graph="", constants={}, choices=(), native={}, schedule=None)
+        self._plan = dataclasses.replace(
+            self._plan, graph="", constants={}, choices=(), native={}, schedule=None, profiles=()
+        )
 
     def _check_open(self) -> None:
         if self._closed:

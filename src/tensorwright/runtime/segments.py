@@ -1,28 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines of several segments: native programs and steps in NumPy that run one after the other."""
+"""Engines of several segments: native programs, steps in NumPy, and segments with bodies, one after the other."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from tensorwright.backends.cpu.launch import LoadedProgram, StepInfo, cpu_code
 from tensorwright.errors import PlanError
+from tensorwright.ir.dims import Symbol
 from tensorwright.ir.op import Array
 from tensorwright.plan.fields import Fields
 from tensorwright.plan.format import malformed
-from tensorwright.plan.interface import TensorInfo
+from tensorwright.plan.interface import Equality, TensorInfo, read_symbols
 from tensorwright.plan.plan import Json, Plan
-from tensorwright.plan.schedule import NativeSegment, Schedule
+from tensorwright.plan.schedule import (
+    ControlSegment,
+    HostSegment,
+    NativeSegment,
+    Schedule,
+    Segment,
+    bodies_of,
+)
 from tensorwright.runtime.bindings import OWNABLE, Binding, accept_output, admit_all, check_names
 from tensorwright.runtime.context import Context
+from tensorwright.runtime.control import control_run
+from tensorwright.runtime.sizes import Sizes, size_of
 
 if TYPE_CHECKING:
     from tensorwright.backends.reference.host import HostProgram
+
+    _Segment: TypeAlias = "NativeProgram | ControlProgram | HostProgram"
+    _Part: TypeAlias = "_NativePart | _ControlPart | HostProgram"
 
 
 class NativeProgram:
@@ -37,16 +50,23 @@ class NativeProgram:
         self.steps = program.code.steps
 
 
-class SegmentedProgram:
-    """Loaded segments in execution order. `results` names the value that each engine output is."""
+class ControlProgram:
+    """A segment with bodies, which are loaded programs of segments themselves."""
 
-    def __init__(
-        self, segments: Sequence[NativeProgram | HostProgram], results: Sequence[str], inputs: Sequence[str], where: str
-    ) -> None:
+    def __init__(self, segment: ControlSegment, bodies: Sequence[SegmentedProgram]) -> None:
+        self.segment, self.bodies = segment, tuple(bodies)
+        self.inputs, self.outputs = tuple(filter(None, segment.inputs)), segment.outputs
+        self.steps: tuple[StepInfo, ...] = tuple(step for body in bodies for step in body.steps)
+
+
+class SegmentedProgram:
+    """Loaded segments in execution order. `results` names the value that each output is."""
+
+    def __init__(self, segments: Sequence[_Segment], results: Sequence[str], inputs: Sequence[str], where: str) -> None:
         """Raises PlanError P106 when a segment reads what nothing before it made."""
-        self.segments, self.results = tuple(segments), tuple(results)
+        self.segments, self.results, self.inputs = tuple(segments), tuple(results), tuple(inputs)
         _check_flow(self.segments, self.results, inputs, where)
-        self.native = tuple(s.program for s in self.segments if isinstance(s, NativeProgram))
+        self.native: tuple[LoadedProgram, ...] = tuple(p for s in self.segments for p in _programs(s))
         self.threads = max((program.threads for program in self.native), default=1)
         self.fingerprint = self.native[0].code.fingerprint if self.native else "reference"
         self.counts = [len(s.steps) for s in self.segments]
@@ -58,17 +78,16 @@ class SegmentedProgram:
             self.dropped.append([name for name in {*segment.inputs, *segment.outputs} if not reads[name]])
 
     @staticmethod
-    def of(plan: Plan, schedule: Schedule, threads: int | None, where: str) -> SegmentedProgram:
-        """The segments of a plan, its code loaded. Raises PlanError P106, TargetError D105."""
-        from tensorwright.backends.reference.host import HostProgram  # ops are loaded only when something needs them
+    def of(
+        plan: Plan, schedule: Schedule, threads: int | None, where: str, inputs: Sequence[TensorInfo] | None = None
+    ) -> SegmentedProgram:
+        """The segments of a plan, or of a body with these inputs, its code loaded.
 
-        segments = [
-            NativeProgram(LoadedProgram(cpu_code(plan.native[s.key], where), threads), s, where)
-            if isinstance(s, NativeSegment)
-            else HostProgram(s.graph, plan.constants, where)
-            for s in schedule.segments
-        ]
-        return SegmentedProgram(segments, schedule.results, [i.name for i in plan.inputs], where)
+        Raises PlanError P106, TargetError D105.
+        """
+        segments = [_loaded(plan, segment, threads, where) for segment in schedule.segments]
+        names = [info.name for info in (plan.inputs if inputs is None else inputs)]
+        return SegmentedProgram(segments, schedule.results, names, where)
 
     @staticmethod
     def reference(plan: Plan, where: str) -> SegmentedProgram:
@@ -84,24 +103,89 @@ class SegmentedProgram:
             program.close()
 
 
+class SegmentsRun:
+    """Segments with the memory that one context has for them: a context for each native one."""
+
+    def __init__(self, program: SegmentedProgram) -> None:
+        self.program = program
+        self._parts: list[_Part] = [_part(segment) for segment in program.segments]
+
+    @property
+    def native(self) -> Context | None:
+        """The context of the only segment, where that takes and gives all values as they are, in fixed shapes."""
+        if len(self._parts) != 1 or not isinstance(self._parts[0], _NativePart):
+            return None
+        part, program = self._parts[0], self.program
+        fixed = all(info.is_static for info in (*part.segment.inputs, *part.segment.outputs))
+        same = (part.inputs, part.outputs) == (program.inputs, program.results)
+        return part.context if fixed and same else None
+
+    @property
+    def contexts(self) -> Iterator[Context]:
+        """Of all native segments, those in bodies as well."""
+        for part in self._parts:
+            if isinstance(part, _NativePart):
+                yield part.context
+            elif isinstance(part, _ControlPart):
+                for body in part.bodies:
+                    yield from body.contexts
+
+    def call(self, inputs: Sequence[Any], times: Array | None, sizes: Mapping[str, int] | None = None) -> list[Any]:
+        """The results for these inputs, in order. Arrays pass from segment to segment as they are; what no later
+        segment reads is dropped at once. `times`, i64[steps, 2], receives the start and end of each step in ns; `sizes`
+        are the symbols that are known."""
+        program, known = self.program, dict(sizes or {})
+        values = dict(zip(program.inputs, inputs, strict=True))
+        first = 0
+        for part, dropped, count in zip(self._parts, program.dropped, program.counts, strict=True):
+            values.update(part.run(values, None if times is None else times[first : first + count], known))
+            first += count
+            for name in dropped:
+                values.pop(name, None)
+        return [values[name] for name in program.results]
+
+
+class _NativePart:
+    def __init__(self, program: NativeProgram) -> None:
+        self.segment, self.inputs, self.outputs = program.segment, program.inputs, program.outputs
+        self.context = Context(program.program, program.segment.inputs, program.segment.outputs)
+
+    def run(self, values: Mapping[str, Any], times: Array | None, known: dict[str, int]) -> Iterable[tuple[str, Any]]:
+        given, context = [values[name] for name in self.inputs], self.context
+        made = (
+            context.execute_sized(given, None, known) if times is None else context.execute_timed(given, times, known)
+        )
+        return zip(self.outputs, made, strict=True)
+
+
+class _ControlPart:
+    def __init__(self, program: ControlProgram) -> None:
+        self.bodies = [SegmentsRun(body) for body in program.bodies]
+        self._control = control_run(program.segment, self.bodies, [len(body.steps) for body in program.bodies])
+
+    def run(self, values: Mapping[str, Any], times: Array | None, known: dict[str, int]) -> Mapping[str, Any]:
+        return self._control.run(values, times)
+
+
 class SegmentedContext(Context):
-    """A context of an engine of several segments: one inner context for each native segment.
+    """A context of an engine of several segments."""
 
-    Arrays pass from segment to segment as they are; what no later segment reads is dropped at once.
-    """
-
-    def __init__(self, program: SegmentedProgram, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+    def __init__(
+        self,
+        program: SegmentedProgram,
+        inputs: Sequence[TensorInfo],
+        outputs: Sequence[TensorInfo],
+        symbols: Iterable[Symbol] = (),
+        equalities: Iterable[Equality] = (),
+    ) -> None:
         self._set_interface(inputs, outputs)
-        self._segmented = program
-        self._inner = [
-            Context(s.program, s.segment.inputs, s.segment.outputs) if isinstance(s, NativeProgram) else None
-            for s in program.segments
-        ]
+        self._run = SegmentsRun(program)
+        self._sized = Sizes(inputs, outputs, symbols, equalities=equalities)
 
     @property
     def memory_bytes(self) -> int:
         """What this context takes for itself; arrays of host steps come and go besides."""
-        return sum(inner.memory_bytes for inner in self._inner if inner is not None)
+        return sum(inner.memory_bytes for inner in self._run.contexts)
 
     def execute(self, arrays: Sequence[Any], out: Mapping[str, Array] | None = None) -> list[Array]:
         """As `run`, with inputs and outputs in declared order."""
@@ -111,49 +195,36 @@ class SegmentedContext(Context):
             self._check_open()
             if out is not None:
                 check_names(out, self._outputs, "output", all_needed=False)
-            admitted = admit_all(arrays, self._inputs)
-            results = _owned(self._values(admitted, None), admitted)
+            admitted, sizes = self._admitted(arrays)
+            results = _owned(self._run.call(admitted, None, sizes), admitted)
             return results if out is None else self._into(out, results, admitted)
         finally:
             self._lock.release()
 
     def execute_profiled(self, arrays: Sequence[Any], repeat: int) -> Array:
         """Run `repeat` times step by step; returns i64[repeat, steps, 2], the start and end of each step in ns."""
-        times: Array = np.zeros((repeat, len(self._segmented.steps), 2), np.int64)
+        times: Array = np.zeros((repeat, len(self._run.program.steps), 2), np.int64)
         with self._lock:
             self._check_open()
-            admitted = admit_all(arrays, self._inputs)
+            admitted, sizes = self._admitted(arrays)
             for one in times:
-                self._values(admitted, one)
+                self._run.call(admitted, one, sizes)
         return times
+
+    def _admitted(self, arrays: Sequence[Any]) -> tuple[list[Any], dict[str, int]]:
+        """The inputs, and the sizes that they tell. Raises InputError I102 to I104, I130."""
+        admitted = admit_all(arrays, self._inputs)
+        if not self._sized.symbols:
+            return admitted, {}
+        shapes = [() if b.info.is_object else np.shape(x) for b, x in zip(self._inputs, admitted, strict=True)]
+        return admitted, self._sized.told(shapes)
 
     def close(self) -> None:
         """Give the memory back (waits for a run in progress); later runs raise InputError I108."""
         self._closed = True
         with self._lock:
-            for inner in self._inner:
-                if inner is not None:
-                    inner.close()
-
-    def _values(self, arrays: Sequence[Any], times: Array | None) -> list[Any]:
-        """Run all segments; returns the values that the engine's outputs are."""
-        program = self._segmented
-        values = {binding.name: array for binding, array in zip(self._inputs, arrays, strict=True)}
-        first = 0
-        for segment, inner, dropped, count in zip(
-            program.segments, self._inner, program.dropped, program.counts, strict=True
-        ):
-            part = None if times is None else times[first : first + count]
-            first += count
-            if not isinstance(segment, NativeProgram):
-                values.update(segment.run(values, part))
-            elif inner is not None:
-                given = [values[name] for name in segment.inputs]
-                made = inner.execute(given) if part is None else inner.execute_timed(given, part)
-                values.update(zip(segment.outputs, made, strict=True))
-            for name in dropped:
-                values.pop(name, None)
-        return [values[name] for name in program.results]
+            for inner in self._run.contexts:
+                inner.close()
 
     def _into(self, out: Mapping[str, Array], results: list[Any], inputs: Sequence[Any]) -> list[Any]:
         """The results, written to the caller's arrays where there are any; all are checked before one is written."""
@@ -185,26 +256,54 @@ def _owned(results: list[Any], inputs: Sequence[Any]) -> list[Any]:
     return own
 
 
-def _steps(segment: NativeProgram | HostProgram) -> tuple[StepInfo, ...]:
+def _loaded(plan: Plan, segment: Segment, threads: int | None, where: str) -> _Segment:
+    from tensorwright.backends.reference.host import HostProgram  # ops are loaded only when something needs them
+
+    if isinstance(segment, NativeSegment):
+        return NativeProgram(LoadedProgram(cpu_code(plan.native[segment.key], where), threads), segment, where)
+    if isinstance(segment, HostSegment):
+        return HostProgram(segment.graph, plan.constants, where)
+    bodies = [SegmentedProgram.of(plan, b.schedule, threads, where, b.inputs) for b in bodies_of(segment)]
+    return ControlProgram(segment, bodies)
+
+
+def _part(segment: _Segment) -> _Part:
     if isinstance(segment, NativeProgram):
+        return _NativePart(segment)
+    return _ControlPart(segment) if isinstance(segment, ControlProgram) else segment
+
+
+def _programs(segment: _Segment) -> Iterator[LoadedProgram]:
+    """The programs with code."""
+    if isinstance(segment, NativeProgram):
+        yield segment.program
+    elif isinstance(segment, ControlProgram):
+        for body in segment.bodies:
+            yield from body.native
+
+
+def _steps(segment: _Segment) -> tuple[StepInfo, ...]:
+    if isinstance(segment, NativeProgram | ControlProgram):
         return segment.steps
     return tuple(StepInfo(name, origin, f"numpy {op}", "") for name, origin, op in segment.steps)
 
 
 def _check_interface(program: Json, segment: NativeSegment, where: str) -> None:
-    buffers = Fields(program, f"section 'program:{segment.key}'", where).at("buffers").rows(str, str, int, object)
+    fields = Fields(program, f"section 'program:{segment.key}'", where)
+    buffers = fields.at("buffers").rows(str, str, int, object)
+    shapes = Sizes(segment.inputs, segment.outputs, read_symbols(fields.at("symbols")))
+    most: dict[str, int] = {name: symbol.high for name, symbol in shapes.symbols.items()}
     for place, infos in (("input", segment.inputs), ("output", segment.outputs)):
         sizes = {number: size for _, kind, size, number in buffers if kind == place and isinstance(number, int)}
-        given = {i: math.prod(info.static_shape) * info.dtype.size_bytes for i, info in enumerate(infos)}
+        dims = [[size_of(d, most) for d in shapes.dims(info)] for info in infos]
+        given = {i: math.prod(d) * info.dtype.size_bytes for i, (d, info) in enumerate(zip(dims, infos, strict=True))}
         if sizes != given:
             raise malformed(
                 f"segment {segment.key!r}", where, f"its {place}s have {given} bytes; the code is for {sizes}"
             )
 
 
-def _check_flow(
-    segments: Sequence[NativeProgram | HostProgram], results: Sequence[str], inputs: Sequence[str], where: str
-) -> None:
+def _check_flow(segments: Sequence[_Segment], results: Sequence[str], inputs: Sequence[str], where: str) -> None:
     known = set(inputs)
     for number, segment in enumerate(segments):
         missing = [name for name in segment.inputs if name not in known]

@@ -25,7 +25,7 @@ def open_model(path: str | os.PathLike[str]) -> ModelProto:
     loaded = parse_model(path)
     for tensor in _tensors(loaded.proto.graph):
         if uses_external_data(tensor):
-            tensor.CopyFrom(numpy_helper.from_array(array_of(tensor, loaded.folder), tensor.name))
+            tensor.CopyFrom(numpy_helper.from_array(array_of(tensor, loaded.data), tensor.name))
     return loaded.proto
 
 

@@ -17,10 +17,13 @@ from typing import Any
 from tensorwright import knobs
 from tensorwright.backends.base import Config, KernelFamily, Measurer, Target, Trial, Workload
 from tensorwright.errors import TensorwrightError
+from tensorwright.ir.dims import Undecided
 from tensorwright.ir.op import Array
+from tensorwright.memory import release
 from tensorwright.tune.record import Outcome
 from tensorwright.tune.samples import sample_inputs
 from tensorwright.tune.verify import mismatch
+from tensorwright.tune.workload import symbol_of
 
 Family = KernelFamily[Any, Any, Any]
 
@@ -70,9 +73,10 @@ class Race:
         constants: Mapping[int, Array],
     ) -> None:
         self.workload, self.candidates, self.target, self.measurer = workload, candidates, target, measurer
-        self.inputs = sample_inputs(workload, constants)
+        self.sized = workload.at_opt()
+        self.inputs = sample_inputs(self.sized, constants)
         families = {c.family.name: c.family for c in candidates}.values()
-        self.bound_s = min((family.bound(workload, target) for family in families), default=0.0)
+        self.bound_s = min((family.bound(self.sized, target) for family in families), default=0.0)
         self._trials: dict[int, Trial] = {}
         self._standing: dict[int, float] = {}  # first impression: time relative to the first candidate
         self._turns: dict[int, list[float]] = {}  # samples in seconds, position i taken in turn i
@@ -143,6 +147,9 @@ class Race:
         for trial in self._trials.values():
             trial.close()
         self._trials = {}
+        for operand, array in zip(self.workload.inputs, self.inputs, strict=True):
+            if operand is not None and operand.constant and array is not None:
+                release(array)
 
     def _open(self, candidate: Candidate) -> bool:
         """Compile and load; False when that fails."""
@@ -153,8 +160,11 @@ class Race:
             if o is not None and o.constant and x is not None
         }
         try:
-            kernel = candidate.family.emit(w, candidate.config, self.target, "candidate", constants)
+            symbol = symbol_of(w, candidate.family.name, candidate.config.as_dict())
+            kernel = candidate.family.emit(w, candidate.config, self.target, symbol, constants)
             self._trials[candidate.order] = self.measurer.load(w, kernel, self.inputs)
+        except Undecided as error:  # this configuration needs a number that only a run knows
+            self._decided[candidate.order] = candidate.outcome("failed", reason=str(error))
         except TensorwrightError as error:
             self._decided[candidate.order] = candidate.outcome("failed", reason=error.what)
             knobs.logger("tune").warning("%s failed on %s: %s", candidate, w.key, error)
@@ -181,8 +191,8 @@ class Race:
 
     def _mismatch(self, trial: Trial) -> str:
         if self._expected is None:
-            self._expected = self.workload.op.reference(*self.inputs)
-        return mismatch(self.workload.op, trial.outputs(), self._expected)
+            self._expected = self.sized.op.reference(*self.inputs)
+        return mismatch(self.sized.op, trial.outputs(), self._expected)
 
     def _undecided(self, candidate: Candidate) -> Outcome:
         if candidate.order not in self._best:

@@ -13,9 +13,10 @@ from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
 from tensorwright.ops.index import Gather
 from tensorwright.ops.linear import MatMul
+from tensorwright.ops.linear_attention import DECAY, KEY, RATE, LinearAttention
 from tensorwright.ops.recurrent import R, Recurrent, W
 from tensorwright.ops.reduce import Reduce
-from tensorwright.ops.sample import RoiAlign
+from tensorwright.ops.sample import MaxRoiPool, RoiAlign
 from tensorwright.ops.select import GatherElements, GatherNd, ScatterElements, ScatterNd
 
 
@@ -49,7 +50,11 @@ def _random(w: Workload, index: int, operand: Operand, rng: np.random.Generator)
         return rng.integers(low, high, operand.shape).astype(operand.dtype.numpy)
     if isinstance(_anchor(w.op), Reduce) or (operand.constant and len(operand.shape) < 2):
         return (rng.random(operand.shape) + 0.5).astype(operand.dtype.numpy)
+    if isinstance(_anchor(w.op), LinearAttention) and index in (DECAY, RATE):
+        return rng.random(operand.shape).astype(operand.dtype.numpy)
     values = rng.standard_normal(operand.shape, dtype=np.float32)
+    if isinstance(_anchor(w.op), LinearAttention) and index == KEY:
+        values *= 1 / math.sqrt(max(operand.shape[-1], 1))  # with larger ones the state grows without bound
     if isinstance(_anchor(w.op), Recurrent) and index in (W, R):
         values *= 1 / math.sqrt(max(operand.shape[-1], 1))  # larger ones make layers that amplify every rounding
     elif operand.constant:
@@ -94,4 +99,5 @@ _INTEGERS: dict[type[Op], Callable[[Workload, int], tuple[int, int]]] = {
     ScatterElements: _indices,
     ScatterNd: _indices,
     RoiAlign: _images,
+    MaxRoiPool: _images,
 }

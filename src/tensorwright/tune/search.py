@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice, repeat, zip_longest
 from typing import Any, Final
 
-from tensorwright.backends.base import Config, Measurer, Reject, Target, Workload
+from tensorwright.backends.base import Config, Measurer, Reject, Target, Workload, accepted, usable
 from tensorwright.errors import BuildError
 from tensorwright.ir.op import Array
 from tensorwright.ops.label import label
@@ -64,7 +64,7 @@ def unsupported(workloads: Iterable[Workload], target: Target, families: Sequenc
     return {
         w.key: f"no kernel takes {label(w.op)} of {_operands(w)}"
         for w in workloads
-        if all(isinstance(family.accepts(w, target), Reject) for family in families)
+        if all(isinstance(accepted(family, w, target), Reject) for family in families)
     }
 
 
@@ -101,14 +101,14 @@ class _Job:
 
     def guesses(self, target: Target) -> Iterator[Candidate]:
         """Candidates of all families in turns: the first of each, the second of each, ..."""
-        ranks = zip_longest(*(zip(repeat(f), f.candidates(self.workload, target)) for f in self.accepting))
+        ranks = zip_longest(*(zip(repeat(f), usable(f, self.workload, target)) for f in self.accepting))
         pairs = (pair for rank in ranks for pair in rank if pair is not None)
         for order, (family, config) in enumerate(pairs):
             yield Candidate(order, family, config)
 
 
 def _job(key: str, w: Workload, target: Target, families: Sequence[Family]) -> _Job:
-    answers = [(family, family.accepts(w, target)) for family in families]
+    answers = [(family, accepted(family, w, target)) for family in families]
     rejects = [
         Outcome(family.name, family.version, None, "rejected", reason=answer.reason)
         for family, answer in answers
@@ -162,7 +162,7 @@ class _Tuner:
         reporter.tell("start")
         for job in (job for job in jobs if job.key in races):
             reporter.tell("workload", short(job.workload))
-            if self.is_late():
+            if self.is_late() or job.workload.op.decides:  # what decides a size has no opt size to be timed at
                 reporter.passed_over(len(races[job.key]))
                 choice = self._first_guess(job)
             else:

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tensorwright.backends.base import Operand, Workload
 from tensorwright.ir.op import Array
-from tensorwright.lower.program import Place, Program, View
+from tensorwright.lower.program import Program, View
 from tensorwright.ops.label import label
 
 
@@ -53,15 +55,22 @@ def constants_of(program: Program, inputs: tuple[View | None, ...]) -> dict[int,
     return {
         i: array_of(program.constants[v.buffer.index], v.offset, v.operand)
         for i, v in enumerate(inputs)
-        if v is not None and v.buffer.place is Place.constant
+        if v is not None and v.operand.constant
     }
 
 
 def array_of(base: Array, offset: int, operand: Operand) -> Array:
     """The view of `operand` at `offset` elements inside a buffer's array."""
-    size = operand.dtype.size_bytes
-    flat = np.ascontiguousarray(base).reshape(-1).view(operand.dtype.numpy)[offset:]
-    return np.lib.stride_tricks.as_strided(flat, operand.shape, [s * size for s in operand.strides], writeable=False)
+    view = operand.over(np.ascontiguousarray(base).reshape(-1).view(operand.dtype.numpy)[offset:])
+    view.flags.writeable = False
+    return view
+
+
+def symbol_of(w: Workload, family: str, config: Mapping[str, Any]) -> str:
+    """The name of a kernel in object code. Equal kernels have equal names, wherever they are emitted: what was compiled
+    to be timed needs no second compilation."""
+    digest = hashlib.blake2b(f"{w.key} {sorted(config.items())}".encode(), digest_size=6)
+    return f"{family}_{digest.hexdigest()}"
 
 
 def short(w: Workload) -> str:

@@ -145,7 +145,8 @@ def compiles_for_neon(family: KernelFamily[Any, Any, Any], w: Workload) -> None:
 
 
 def poison(memory: Array) -> None:
-    memory[...] = np.nan if memory.dtype.kind == "f" else 85
+    is_float = memory.dtype.kind == "f"
+    memory[...] = np.nan if is_float else np.asarray(85).astype(memory.dtype)
 
 
 def _before_guard(operand: Operand, values: Array) -> Array:
@@ -164,5 +165,4 @@ def _before_guard_poisoned(operand: Operand) -> tuple[Array, Array]:
         raise OSError(ctypes.get_errno(), "mprotect failed")
     whole = np.frombuffer(memory, operand.dtype.numpy, operand.span_elems, (pages - 1) * _PAGE - size)
     poison(whole)
-    strides = [s * operand.dtype.size_bytes for s in operand.strides]
-    return np.lib.stride_tricks.as_strided(whole[operand.start_elems :], operand.shape, strides), whole
+    return operand.over(whole[operand.start_elems :]), whole

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tensorwright.backends.base import CpuKernel, Stage
+from tensorwright.backends.base import CpuKernel, Packed, Stage
 from tensorwright.backends.cpu import launch
 from tensorwright.backends.cpu.assemble import assemble
 from tensorwright.backends.cpu.launch import LoadedProgram
@@ -54,6 +54,7 @@ def run_guarded(
         loaded.weights.ctypes.data,
         addresses[1],
         times.ctypes.data,
+        0,  # no symbolic sizes
         *(x.ctypes.data for x in held),
         *addresses[2:],
     )
@@ -137,7 +138,8 @@ def test_packing_an_input_that_is_no_constant_is_refused() -> None:
     t = Tiny(40)
     x = t.input("x")
     t.binary(Add, x, x, "one", output=True)
-    t.kernels[0] = dataclasses.replace(binary_kernel("add", 40), packed={1: np.zeros(40, np.float32)})
+    form = Packed.of((40,), lambda: np.zeros(40, np.float32))
+    t.kernels[0] = dataclasses.replace(binary_kernel("add", 40), packed={1: form})
     with pytest.raises(InternalError, match="packs input 1"):
         code_of(t)
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,19 @@ CASES = {
     "average_pool": workload(AveragePool((3, 3), (2, 2), (1, 1, 1, 1), (1, 1)), image(2, 5, 9, 8)),
     "average_pool_padded": workload(AveragePool((3, 2), (2, 2), (1, 0, 1, 1), (1, 1), True, True), d(1, 3, 8, 9)),
 }
+for _t in (DType.i32, DType.i64, DType.i8):  # weights as they are, and constant ones, which are packed
+    for _name, _x, _w, _conv in (
+        ("odd", (2, 5, 9, 8), (7, 5, 3, 3), Convolution((2, 1), (1, 0, 2, 1), (1, 2), 1)),
+        ("groups", (1, 6, 5, 4), (18, 2, 3, 3), Convolution((1, 1), (1, 1, 1, 1), (1, 1), 3)),
+        ("depthwise", (1, 19, 6, 5), (19, 1, 3, 3), Convolution((1, 1), (1, 1, 1, 1), (1, 1), 19)),
+        ("wide", (1, 33, 3, 3), (70, 33, 1, 1), Convolution((1, 1), (0,) * 4, (1, 1), 1)),
+        ("line", (1, 3, 11), (9, 3, 4), Convolution((2,), (1, 2), (1,), 1)),
+    ):
+        _weights = dense(*_w, dtype=_t)
+        CASES[f"conv_{_name}_{_t}"] = workload(_conv, dense(*_x, dtype=_t), _weights)
+        CASES[f"conv_{_name}_{_t}_constant"] = workload(
+            _conv, dense(*_x, dtype=_t), dataclasses.replace(_weights, constant=True)
+        )
 CASES |= {f"matmul_{t}": workload(MatMul(), dense(5, 9, dtype=t), dense(9, 37, dtype=t)) for t in NUMBERS}
 CASES |= {f"max_pool_{t}": workload(MaxPool((2,), (1,), (1, 1), (1,)), dense(2, 19, 7, dtype=t)) for t in NUMBERS}
 

@@ -146,13 +146,13 @@ def test_table_op_nan_and_infinity_flow(name: str, isa: str) -> None:
 
 
 def test_runs_of_a_map_cover_it_in_order() -> None:
-    assert DimMap(np.array([[0], [0], [0], [1], [2], [-1], [-1]])).runs == [
+    assert DimMap.of(np.array([[0], [0], [0], [1], [2], [-1], [-1]])).runs == [
         Run(0, 3, 0, 0),
         Run(3, 5, 1, 1),
         Run(5, 7, -1, None),
     ]
-    assert DimMap(np.array([[4], [2], [0]])).line == (4, -2)
-    assert DimMap(np.array([[4], [2], [0]]), np.ones((3, 1))).runs == []
+    assert DimMap.of(np.array([[4], [2], [0]])).line == (4, -2)
+    assert DimMap.of(np.array([[4], [2], [0]]), np.ones((3, 1))).runs == []
 
 
 def test_gather_and_tables_say_why_they_reject() -> None:

@@ -139,3 +139,33 @@ def test_tune_real_families_finds_a_right_kernel(isa: str, monkeypatch: pytest.M
     trial = CpuMeasurer(target).load(w, kernel, arrays)
     assert mismatch(w.op, trial.outputs(), w.op.reference(*arrays)) == ""
     trial.close()
+
+
+def test_trials_with_large_packed_weights_share_memory_and_are_each_checked_on_their_own(
+    measurer: CpuMeasurer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tensorwright.backends.cpu.measure._MAX_OWN", 1000)
+    rng = np.random.default_rng()
+    a, b = rng.standard_normal((5, 40), dtype=np.float32), rng.standard_normal((40, 960), dtype=np.float32)
+    w = Workload(MatMul(), (dense(5, 40), dense(40, 960, constant=True)), (dense(5, 960),))
+    family = next(f for f in FAMILIES if f.name == "gemm_tiled")
+    configs = list(family.candidates(w, measurer.target))
+    kernels = [family.emit(w, c, measurer.target, f"k{i}", {1: b}) for i, c in enumerate(configs)]
+    assert len({kernel.packed[1].shape for kernel in kernels}) > 1, "the layouts differ"
+    trials = [measurer.load(w, kernel, [a, b]) for kernel in kernels]
+    assert len({trial._weights.bytes.ctypes.data for trial in trials}) == 1
+    for trial in (*trials, *reversed(trials)):
+        assert trial.sample() > 0
+        assert not mismatch(w.op, trial.outputs(), (a @ b,))
+    for trial in trials:
+        trial.close()
+
+
+def test_constants_that_no_kernel_packs_are_read_where_they_are(measurer: CpuMeasurer) -> None:
+    memory = np.arange(4 * SIZE + 64, dtype=np.float32)
+    aligned = memory[-memory.ctypes.data % 64 // 4 :][: 2 * SIZE]
+    operand = Operand(DType.f32, (SIZE,), (2,), True)
+    assert np.shares_memory(measurer.placed(operand, aligned[::2]), aligned)
+    other = measurer.placed(operand, memory[1 + -memory.ctypes.data % 64 // 4 :][: 2 * SIZE : 2])
+    assert not np.shares_memory(other, memory) and other.ctypes.data % 64 == 0
+    assert not np.shares_memory(measurer.placed(Operand(DType.f32, (SIZE,), (2,)), aligned[::2]), aligned)

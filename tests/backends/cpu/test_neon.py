@@ -110,7 +110,22 @@ def test_families_emit_code_for_neon_that_compiles(name: str) -> None:
 
 
 # Compiled for NEON in the test files of their own.
-ELSEWHERE = {"recurrent_fused", "roi_align_cells", "pool_indices", "grid_sample_nd", "index_elements"}
+ELSEWHERE = {
+    "recurrent_fused",
+    "roi_align_cells",
+    "pool_indices",
+    "grid_sample_nd",
+    "index_elements",
+    "random_keys",
+    "random_blocks",
+    "determinant_lu",
+    "linear_attention_columns",
+    "max_roi_pool_cells",
+    "non_zero_scan",
+    "size_reader",
+    "shape_writer",
+    "nms_greedy",
+}
 
 
 def test_every_family_takes_part() -> None:

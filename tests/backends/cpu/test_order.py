@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from tensorwright.backends.cpu.kernels.cum_sum import CumSumRows
 from tensorwright.backends.cpu.kernels.top_k import TopKRows
 from tensorwright.ir.dtype import DType
 from tensorwright.ops.activation import Relu
-from tensorwright.ops.order import CumSum, TopKIndices, TopKValues
+from tensorwright.ops.order import CumProd, CumSum, TopKIndices, TopKValues
 from tests.backends.cpu.oracle_check import (
     ISAS,
     SEED,
@@ -78,10 +80,11 @@ def test_top_k_of_known_rows() -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("exclusive,reverse", [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("name", [*SUMS])
-def test_cum_sum_equals_reference(name: str, exclusive: bool, reverse: bool, isa: str) -> None:
+@pytest.mark.parametrize("kind", [CumSum, CumProd])
+def test_running_totals_equal_reference(kind: Any, name: str, exclusive: bool, reverse: bool, isa: str) -> None:
     x = SUMS[name]
     for axis in range(len(x.shape)):
-        verify(CumSumRows(), workload(CumSum(axis, exclusive, reverse), x), isa)
+        verify(CumSumRows(), workload(kind(axis, exclusive, reverse), x), isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)

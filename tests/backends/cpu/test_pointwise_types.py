@@ -14,7 +14,9 @@ from tensorwright.backends.cpu.pointwise_ops import _RULES, supports
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
 from tensorwright.ops import activation as act
+from tensorwright.ops import bitwise
 from tensorwright.ops import elementwise as ew
+from tensorwright.ops.quantise import Dequantise, Quantise
 from tests.backends.cpu.oracle_check import ISAS, SEED, compiles_for_neon, dense, region, verify, view, workload
 
 F16, BF16, F64 = DType.f16, DType.bf16, DType.f64
@@ -25,8 +27,10 @@ ATTRIBUTES: dict[type[Op], list[Op]] = {
     act.Gelu: [act.Gelu(), act.Gelu(True)],
     act.Softplus: [act.Softplus(), act.Softplus(2.0)],
     ew.Mod: [ew.Mod(True), ew.Mod(False)],
+    bitwise.BitShift: [bitwise.BitShift(True), bitwise.BitShift(False)],
 }
-OPS = [op for cls in _RULES if cls not in (ew.Cast, ew.Where, ew.Pow) for op in ATTRIBUTES.get(cls, [cls()])]
+MIXED = (ew.Cast, ew.Where, ew.Pow, Quantise, Dequantise, bitwise.BitCast)  # of several types at once
+OPS = [op for cls in _RULES if cls not in MIXED for op in (ATTRIBUTES[cls] if cls in ATTRIBUTES else [cls()])]
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 0.5, -0.5, 2.5, -2.5, 6e-8, -6e-8, 65504, -65504, 11.0, 1 / 3]
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tensorwright.backends.cpu.kernels.grid_sample import GridSampleNd
+from tensorwright.backends.cpu.kernels.max_roi_pool import MaxRoiPoolCells
 from tensorwright.backends.cpu.kernels.roi_align import RoiAlignCells
 from tensorwright.ir.dtype import DType
 from tensorwright.ops.activation import Relu
-from tensorwright.ops.sample import GridSample, RoiAlign
+from tensorwright.ops.sample import GridSample, MaxRoiPool, RoiAlign
 from tests.backends.cpu.oracle_check import ISAS, SEED, compiles_for_neon, dense, ordered, rejected, verify, workload
 
 NHWC = (0, 2, 3, 1)
@@ -85,12 +86,38 @@ def test_roi_of_no_image_is_nan_and_nan_box_is_zero(isa: str) -> None:
     )
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("scale", [1.0, 0.37])
+def test_max_roi_pool_equals_reference(scale: float, isa: str) -> None:
+    rng = np.random.default_rng(SEED)
+    corners = rng.uniform(-6, 14, (40, 2))
+    rois = np.concatenate([corners, corners + rng.uniform(-4, 12, (40, 2))], 1).astype(np.float32)
+    rois[:3] = [[0.5, 1.5, 2.5, 3.5], [-0.5, -1.5, 30, 30], [40, 40, 50, 50]]
+    batch = rng.integers(-2, 2, 40)
+    for x in (dense(2, 3, 9, 11), ordered(NHWC, 2, 18, 9, 11)):
+        values = rng.standard_normal(x.shape).astype(np.float32)
+        values[0, 0, 4, 4] = np.nan
+        for cells in ((3, 2), (1, 1), (7, 13)):
+            w = workload(MaxRoiPool(*cells, scale), x, dense(40, 4), dense(40, dtype=DType.i64))
+            verify(MaxRoiPoolCells(), w, isa, [values, rois, batch])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_max_roi_pool_of_no_image_is_nan_and_of_no_pixel_zero(isa: str) -> None:
+    x = np.full((2, 3, 4, 5), -1, np.float32)
+    rois = np.array([[0, 0, 2, 2], [90, 90, 95, 95], [-40, 0, 1, 1]], np.float32)
+    want = np.array([np.nan, 0, -1], np.float32).reshape(3, 1, 1, 1) * np.ones((3, 3, 1, 1), np.float32)
+    w = workload(MaxRoiPool(1, 1), dense(2, 3, 4, 5), dense(3, 4), dense(3, dtype=DType.i32))
+    verify(MaxRoiPoolCells(), w, isa, [x, rois, np.array([5, 0, 1], np.int32)], want=want)
+
+
 def test_sampling_families_say_why_they_reject() -> None:
     f64 = DType.f64
     assert "f64" in rejected(
         GridSampleNd(), workload(GridSample(), dense(1, 1, 2, dtype=f64), dense(1, 2, 1, dtype=f64))
     )
     assert "not a grid_sample" in rejected(GridSampleNd(), workload(Relu(), dense(3)))
+    assert "not a max_roi_pool" in rejected(MaxRoiPoolCells(), workload(Relu(), dense(3)))
     assert "not a roi_align" in rejected(RoiAlignCells(), workload(Relu(), dense(3)))
 
 
@@ -98,4 +125,7 @@ def test_sampling_families_compile_for_neon() -> None:
     compiles_for_neon(GridSampleNd(), workload(GridSample("cubic", "reflection"), *SHAPES["image"]))
     compiles_for_neon(
         RoiAlignCells(), workload(RoiAlign(3, 2), dense(2, 3, 4, 5), dense(4, 4), dense(4, dtype=DType.i64))
+    )
+    compiles_for_neon(
+        MaxRoiPoolCells(), workload(MaxRoiPool(3, 2), dense(2, 3, 4, 5), dense(4, 4), dense(4, dtype=DType.i64))
     )

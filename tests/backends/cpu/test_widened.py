@@ -129,7 +129,7 @@ def test_constants_are_converted_at_build(name: str, isa: str) -> None:
     constants = {i: a for i, a in enumerate(arrays) if i and a is not None}
     kernel = wide.emit(w, next(iter(wide.candidates(w, target))), target, "kernel", constants)
     assert set(kernel.packed) == set(constants)
-    assert all(a.dtype == np.float32 for a in kernel.packed.values())
+    assert all(a.dtype is DType.f32 for a in kernel.packed.values())
     reason = mismatch(w.op, run_kernel(w, kernel, target, arrays, 3), list(w.op.reference(*arrays)))
     assert not reason, f"{reason} (seed {SEED})"
 

@@ -3,24 +3,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections import OrderedDict
+import math
 from collections.abc import Sequence
 from typing import Final
 
 from tensorwright.backends.base import CpuKernel
-from tensorwright.backends.cpu.compile import compile_object
+from tensorwright.backends.cpu.compile import compile_cached, compile_object
 from tensorwright.backends.cpu.launch import CpuCode, StepInfo
 from tensorwright.backends.cpu.main_function import emit_main
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.backends.cpu.weights import PackedWeights, pack_weights
 from tensorwright.errors import InternalError
+from tensorwright.ir.dims import Dim, high
 from tensorwright.lower.memory import MemoryPlan, plan_memory
 from tensorwright.lower.program import Buffer, Place, Program, Step, View
+from tensorwright.plan.interface import symbol_rows
 from tensorwright.plan.plan import Json
 
 _SMALL_S: Final = 10e-6  # a program shorter than this runs on the caller alone
+_EXPECTED_GROWTH: Final = 4  # of sizes over their opt that changes nothing in how steps are shared
 _WORKER_ALIGNMENT: Final = 128  # scratch of two workers never shares a line, nor a pair that is fetched together
 
 
@@ -44,6 +45,7 @@ def assemble(
     weights = pack_weights(program, kernels)
     scratch = max((-(-k.scratch_bytes // _WORKER_ALIGNMENT) * _WORKER_ALIGNMENT for k in kernels), default=0)
     modules = _distinct_modules(program, kernels)
+    seconds = [time * _growth(step) for time, step in zip(seconds, program.steps, strict=len(seconds) > 0)]
     if _is_small(kernels, seconds):
         max_threads = 1
     main = emit_main(program, kernels, memory, weights, scratch, target, seconds)
@@ -51,6 +53,7 @@ def assemble(
         *((name, compile_cached(ir, target)) for ir, name in modules.items()),
         ("main", compile_object(main, target)),
     )
+    symbols = program.symbols
     infos = tuple(
         StepInfo(step.name, step.origin, label, step.workload.key)
         for step, label in zip(program.steps, labels or [""] * len(program.steps), strict=True)
@@ -63,21 +66,31 @@ def assemble(
         scratch_bytes=scratch,
         max_threads=max_threads,
         steps=infos,
+        symbols=symbols,
+        decided=program.decided,
         program={
             "objects": [[name, len(code)] for name, code in objects],
             "weights": [list(place) for place in weights.stored],
             "arena_bytes": memory.arena_bytes,
             "scratch_bytes": scratch,
             "max_threads": max_threads,
+            "symbols": symbol_rows(symbols),
+            "decided": list(program.decided),
             **_describe(program, kernels, infos, memory, weights),
         },
     )
 
 
+def _growth(step: Step) -> float:
+    """How much longer than at opt sizes a step should count, so that sizes far above opt are shared among workers."""
+    growth = math.prod(s.high / max(s.opt, 1) for s in step.workload.symbols)
+    return max(1.0, growth / _EXPECTED_GROWTH)
+
+
 def _is_small(kernels: Sequence[CpuKernel], seconds: Sequence[float]) -> bool:
     """Whether other workers could not help: no step can be divided, or all of them take less than waking a worker
     costs where the cores are busy."""
-    if all(stage.units <= 1 for kernel in kernels for stage in kernel.stages):
+    if all(high(stage.units) <= 1 for kernel in kernels for stage in kernel.stages):
         return True
     return len(seconds) > 0 and min(seconds) > 0 and sum(seconds) < _SMALL_S
 
@@ -131,8 +144,8 @@ def _offset(buffer: Buffer, memory: MemoryPlan, weights: PackedWeights) -> int |
 def _describe_step(
     step: Step, kernel: CpuKernel, info: StepInfo, workspace_offset: int, number: dict[Buffer, int]
 ) -> Json:
-    def place(view: View | None) -> list[int] | None:
-        return [number[view.buffer], view.offset] if view is not None else None
+    def place(view: View | None) -> list[int | str] | None:
+        return [number[view.buffer], _plain(view.offset)] if view is not None else None
 
     return {
         "name": info.name,
@@ -141,38 +154,11 @@ def _describe_step(
         "workload": info.workload,
         "inputs": [place(view) for view in step.inputs],
         "outputs": [place(view) for view in step.outputs],
-        "stages": [[stage.symbol, stage.units] for stage in kernel.stages],
+        "stages": [[stage.symbol, _plain(stage.units)] for stage in kernel.stages],
         "workspace": [workspace_offset, kernel.workspace_bytes],
     }
 
 
-# -- compiled code by content -------------------------------------------------------------------------
-class _ObjectCache:
-    """Object code of the modules compiled last, by content, up to `limit_bytes`."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit, self._size = limit_bytes, 0
-        self._objects: OrderedDict[tuple[bytes, CpuTarget], bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, ir: str, target: CpuTarget) -> bytes:
-        key = hashlib.blake2b(ir.encode(), digest_size=32).digest(), target
-        with self._lock:
-            if key in self._objects:
-                self._objects.move_to_end(key)
-                return self._objects[key]
-        code = compile_object(ir, target)
-        with self._lock:
-            self._size += len(code) - len(self._objects.pop(key, b""))
-            self._objects[key] = code
-            while self._size > self._limit:
-                self._size -= len(self._objects.popitem(last=False)[1])
-        return code
-
-
-_OBJECTS: Final = _ObjectCache(32 << 20)
-
-
-def compile_cached(ir: str, target: CpuTarget) -> bytes:
-    """Object code of IR text; equal text is compiled once per process (within a bound of 32 MiB of code)."""
-    return _OBJECTS.get(ir, target)
+def _plain(dim: Dim) -> int | str:
+    """A size for JSON: symbolic ones are text."""
+    return dim if isinstance(dim, int) else str(dim)

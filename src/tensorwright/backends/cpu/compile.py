@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import threading
-from typing import Any
+from collections import OrderedDict
+from typing import Any, Final
 
 import llvmlite.binding as llvm
 
@@ -61,3 +63,35 @@ def compile_object(ir_text: str, target: CpuTarget) -> bytes:
             if not function.is_declaration:
                 manager.run(function, builder)
         return bytes(machine.emit_object(module))
+
+
+# -- compiled code by content -------------------------------------------------------------------------
+class _ObjectCache:
+    """Object code of the modules compiled last, by content, up to `limit_bytes`."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit, self._size = limit_bytes, 0
+        self._objects: OrderedDict[tuple[bytes, CpuTarget], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, ir: str, target: CpuTarget) -> bytes:
+        key = hashlib.blake2b(ir.encode(), digest_size=32).digest(), target
+        with self._lock:
+            if key in self._objects:
+                self._objects.move_to_end(key)
+                return self._objects[key]
+        code = compile_object(ir, target)
+        with self._lock:
+            self._size += len(code) - len(self._objects.pop(key, b""))
+            self._objects[key] = code
+            while self._size > self._limit:
+                self._size -= len(self._objects.popitem(last=False)[1])
+        return code
+
+
+_OBJECTS: Final = _ObjectCache(32 << 20)
+
+
+def compile_cached(ir: str, target: CpuTarget) -> bytes:
+    """Object code of IR text; equal text is compiled once per process (within a bound of 32 MiB of code)."""
+    return _OBJECTS.get(ir, target)

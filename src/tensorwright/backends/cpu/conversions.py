@@ -10,6 +10,7 @@ f32 rounded to odd, after which the second rounding is right ("When double round
 from __future__ import annotations
 
 from tensorwright.backends.cpu.emitter import Function, Reg, element_of, is_float, size_of, vector, width_of
+from tensorwright.backends.cpu.small_types import FORMATS, INTEGER_BITS, decode_small, encode_small
 from tensorwright.ir.dtype import DType
 
 REGISTERS = {
@@ -29,7 +30,9 @@ REGISTERS = {
 }
 HALVES = frozenset({DType.f16, DType.bf16})
 ELEMENTS = {d: e for d, e in REGISTERS.items() if d not in HALVES}  # the same in memory and in registers
-STORED = REGISTERS | dict.fromkeys(HALVES, "i16")  # memory moves the halves as bits
+SMALL = frozenset({*FORMATS, *INTEGER_BITS})  # only converted: no arithmetic on them
+HELD = REGISTERS | {d: "float" if d.is_float else "i8" for d in (*SMALL, DType.f8e8m0fnu)}
+STORED = HELD | dict.fromkeys(HALVES, "i16") | dict.fromkeys((*SMALL, DType.f8e8m0fnu), "i8")  # moved as bits
 
 
 def decode(f: Function, x: Reg, dtype: DType) -> Reg:
@@ -39,7 +42,7 @@ def decode(f: Function, x: Reg, dtype: DType) -> Reg:
     if dtype is DType.bf16:
         high = f.binary("shl", f.cast("zext", x, _retype(x, "i32")), 16)
         return f.cast("bitcast", high, _retype(x, "float"))
-    return x
+    return decode_small(f, x, dtype) if dtype not in REGISTERS else x
 
 
 def encode(f: Function, x: Reg, dtype: DType) -> Reg:
@@ -52,12 +55,12 @@ def encode(f: Function, x: Reg, dtype: DType) -> Reg:
         rounded = f.binary("lshr", bits + odd + 0x7FFF, 16)
         quiet = f.binary("or", f.binary("lshr", bits, 16), 0x40)
         return f.cast("trunc", f.select(f.compare("uno", x, x), quiet, rounded), _retype(x, "i16"))
-    return x
+    return encode_small(f, x, dtype) if dtype in SMALL else x
 
 
 def rounded(f: Function, x: Reg, dtype: DType) -> Reg:
-    """A register of `dtype` after an instruction: the halves lose the bits that they do not have."""
-    return decode(f, encode(f, x, dtype), dtype) if dtype in HALVES else x
+    """A register of `dtype` after an instruction: the halves and smaller types lose the bits that they do not have."""
+    return decode(f, encode(f, x, dtype), dtype) if dtype in HALVES or dtype in SMALL else x
 
 
 def convert(f: Function, x: Reg, source: DType, to: DType) -> Reg:
@@ -75,16 +78,17 @@ def convert(f: Function, x: Reg, source: DType, to: DType) -> Reg:
     if to.is_float:
         how = "sitofp" if source.is_signed else "uitofp"
         # NumPy and ml_dtypes make a half of an integer by way of f32, too
-        return rounded(f, f.cast(how, x, _retype(x, REGISTERS[to])), to)
-    ty = _retype(x, REGISTERS[to])
+        return rounded(f, f.cast(how, x, _retype(x, HELD[to])), to)
+    ty = _retype(x, HELD[to])
     if size_of(ty) <= size_of(x.ty):
-        return f.cast("trunc", x, ty)
+        return rounded(f, f.cast("trunc", x, ty), to)
     return f.cast("sext" if source.is_signed else "zext", x, ty)
 
 
 def _resized(f: Function, x: Reg, source: DType, to: DType) -> Reg:
-    """A float in the register type of `to`, not rounded to a half yet."""
-    ty = _retype(x, REGISTERS[to])
+    """A float in the register type of `to`, not rounded to a half or smaller type yet. ml_dtypes makes these of f64
+    by way of f32."""
+    ty = _retype(x, HELD[to])
     if source is not DType.f64 or to is DType.f64:
         return f.cast("fpext", x, ty)
     return _round_to_odd(f, x, ty) if to is DType.f16 else f.cast("fptrunc", x, ty)
@@ -102,12 +106,12 @@ def _round_to_odd(f: Function, x: Reg, ty: str) -> Reg:
 
 def _truncated(f: Function, x: Reg, to: DType) -> Reg:
     """A float as an integer."""
-    ty = _retype(x, REGISTERS[to])
+    ty = _retype(x, HELD[to])
     wide = _retype(x, "i64" if to.size_bytes == 8 or to is DType.u32 else "i32")
     whole = _saturating(f, "fptosi", x, wide)
     if to is DType.u64:
         whole = f.select(f.compare("olt", x, 0), whole, _saturating(f, "fptoui", x, wide))
-    return f.cast("trunc", whole, ty)
+    return rounded(f, f.cast("trunc", whole, ty), to)
 
 
 def _saturating(f: Function, how: str, x: Reg, ty: str) -> Reg:

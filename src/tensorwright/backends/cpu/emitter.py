@@ -10,9 +10,16 @@ formulas; Python ints mix freely with i64 values and fold at emit time. Mutable 
 from __future__ import annotations
 
 import operator
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+from tensorwright.ir.dims import Call, Dim, Symbol, SymDim, Undecided, low
+
+_MARK = "\x00"  # around a function's name: where its symbol values are passed, if the module has any
+DIMS = "dims"
+"""The argument that points to the values of an engine's symbols, i64 each, by slot."""
 
 
 class Reg:
@@ -23,32 +30,32 @@ class Reg:
     def __init__(self, fn: Function, ty: str, ref: str) -> None:
         self.fn, self.ty, self.ref = fn, ty, ref
 
-    def __add__(self, other: Reg | int | float) -> Reg:
+    def __add__(self, other: Reg | Dim | float) -> Reg:
         return self.fn.binary("add", self, other)
 
-    def __radd__(self, other: Reg | int | float) -> Reg:
+    def __radd__(self, other: Reg | Dim | float) -> Reg:
         return self.fn.binary("add", self, other)
 
-    def __sub__(self, other: Reg | int | float) -> Reg:
+    def __sub__(self, other: Reg | Dim | float) -> Reg:
         return self.fn.binary("sub", self, other)
 
-    def __rsub__(self, other: Reg | int | float) -> Reg:
+    def __rsub__(self, other: Reg | Dim | float) -> Reg:
         return self.fn.binary("sub", self.fn.like(self, other), self)
 
-    def __mul__(self, other: Reg | int | float) -> Reg:
+    def __mul__(self, other: Reg | Dim | float) -> Reg:
         return self.fn.binary("mul", self, other)
 
-    def __rmul__(self, other: Reg | int | float) -> Reg:
+    def __rmul__(self, other: Reg | Dim | float) -> Reg:
         return self.fn.binary("mul", self, other)
 
     def __truediv__(self, other: Reg | float) -> Reg:
         return self.fn.binary("div", self, other)
 
-    def __floordiv__(self, other: Reg | int) -> Reg:
+    def __floordiv__(self, other: Reg | Dim) -> Reg:
         """Integer quotient of non-negative values (udiv)."""
         return self.fn.binary("udiv", self, other)
 
-    def __mod__(self, other: Reg | int) -> Reg:
+    def __mod__(self, other: Reg | Dim) -> Reg:
         """Integer remainder of non-negative values (urem)."""
         return self.fn.binary("urem", self, other)
 
@@ -125,7 +132,10 @@ class Function:
         self._arg_names = {arg: reg for (_, arg), reg in zip(args, self.args, strict=True)}
         self._count = 0
         self._slots: list[str] = []
+        self._entry: list[str] = []
         self._body: list[str] = []
+        self._sizes: dict[Dim, Reg] = {}
+        self._parts: dict[str, Reg] = {}  # of their atoms, by text
 
     # -- raw ------------------------------------------------------------------------------------
     def arg(self, name: str) -> Reg:
@@ -157,17 +167,77 @@ class Function:
             text = f"splat ({elem} {text})"
         return Reg(self, ty, text)
 
-    def i64(self, value: Reg | int) -> Reg:
+    def i64(self, value: Reg | Dim) -> Reg:
+        if isinstance(value, SymDim):
+            return self._size(value)
         return value if isinstance(value, Reg) else Reg(self, "i64", str(value))
 
-    def like(self, model: Reg, value: Reg | float | int) -> Reg:
+    def like(self, model: Reg, value: Reg | float | Dim) -> Reg:
+        if isinstance(value, SymDim):
+            return self._size(value)
         return value if isinstance(value, Reg) else self.const(model.ty, value)
+
+    def number(self, ty: str, value: Dim) -> Reg:
+        """A size as a value of scalar or vector type `ty`."""
+        if not isinstance(value, SymDim):
+            return self.const(ty, value)
+        size, element = self._size(value), element_of(ty)
+        how = "sitofp" if element in _FLOATS else "trunc" if size_of(element) < 8 else ""
+        return self.splat(self.cast(how, size, element) if how else size, width_of(ty))
+
+    # -- symbolic sizes -------------------------------------------------------------------------
+    def _size(self, dim: SymDim) -> Reg:
+        """The value of an expression, computed once at the start of the function."""
+        self.module.takes_dims = True
+        if dim not in self._sizes:
+            body, self._body = self._body, self._entry
+            self._sizes[dim] = self.size_now(dim, Reg(self, "ptr", f"%{DIMS}"), self._parts)
+            self._body = body
+        return self._sizes[dim]
+
+    def size_now(self, dim: Dim, dims: Reg, known: dict[str, Reg] | None = None) -> Reg:
+        """The value that an expression has at this point of the code, from the table of symbol values `dims`.
+
+        `known` keeps the values of its atoms for expressions that follow.
+        """
+        if not isinstance(dim, SymDim):
+            return self.i64(dim)
+        total: Reg | None = None
+        known = {} if known is None else known
+        for atoms, factor in dim.terms:
+            part = self.i64(factor)
+            for atom in atoms:
+                if str(atom) not in known:
+                    known[str(atom)] = self._atom(atom, dims, known)
+                part = known[str(atom)] * part
+            total = part if total is None else part + total
+        assert total is not None
+        return total
+
+    def _atom(self, atom: str | Call, dims: Reg, known: dict[str, Reg]) -> Reg:
+        if isinstance(atom, Symbol):
+            return self.load("i64", dims, atom.slot)
+        if isinstance(atom, str):
+            raise Undecided(f"the dimension {atom!r} has no bounds")
+        a, b = (self.size_now(arg, dims, known) for arg in atom.args[:2])
+        for more in atom.args[2:]:
+            a, b = self._extreme(atom.function, a, b), self.size_now(more, dims, known)
+        if atom.function in ("min", "max"):
+            return self._extreme(atom.function, a, b)
+        if low(atom.args[0]) < 0:  # rounds towards minus infinity
+            rest = self.binary("srem", a, b)
+            rest = self.select(self.compare("slt", rest, 0), rest + b, rest)
+            return rest if atom.function == "%" else self.binary("sdiv", a - rest, b)
+        return a // b if atom.function == "//" else a % b
+
+    def _extreme(self, function: str, a: Reg, b: Reg) -> Reg:
+        return self.minimum(a, b) if function == "min" else self.maximum(a, b)
 
     def undef(self, ty: str) -> Reg:
         return Reg(self, ty, "poison")
 
     # -- arithmetic -----------------------------------------------------------------------------
-    def binary(self, name: str, a: Reg, b: Reg | float | int) -> Reg:
+    def binary(self, name: str, a: Reg, b: Reg | float | Dim) -> Reg:
         """`add sub mul div udiv sdiv urem srem and or xor shl lshr ashr` for ints, the f-forms for floats."""
         b = self.like(a, b)
         if a.ty != b.ty:
@@ -201,7 +271,7 @@ class Function:
     def call(self, name: str, returns: str, *args: Reg) -> Reg:
         """Call a function, declaring it when this module does not define it."""
         self.module.declare(name, returns, [a.ty for a in args])
-        text = f"call {returns} @{name}({', '.join(f'{a.ty} {a.ref}' for a in args)})"
+        text = f"call {returns} @{name}({', '.join(f'{a.ty} {a.ref}' for a in args)}{_MARK}{name}{_MARK})"
         if returns == "void":
             self.line(text)
             return Reg(self, "void", "")
@@ -211,21 +281,21 @@ class Function:
         """Call the void function at an address."""
         self.line(f"call void {address.ref}({', '.join(f'{a.ty} {a.ref}' for a in args)})")
 
-    def maximum(self, a: Reg, b: Reg | float | int) -> Reg:
+    def maximum(self, a: Reg, b: Reg | float | Dim) -> Reg:
         """Larger of two; for floats NaN wins when it is `a` and the compare is ordered-less (see minimum)."""
         b = self.like(a, b)
         if is_float(a.ty):
             return self.select(self.compare("ogt", b, a), b, a)
         return self.select(self.compare("sgt", b, a), b, a)
 
-    def minimum(self, a: Reg, b: Reg | float | int) -> Reg:
+    def minimum(self, a: Reg, b: Reg | float | Dim) -> Reg:
         """Smaller of two; a NaN in `a` stays, so clamp(x) of NaN is NaN as ONNX wants."""
         b = self.like(a, b)
         if is_float(a.ty):
             return self.select(self.compare("olt", b, a), b, a)
         return self.select(self.compare("slt", b, a), b, a)
 
-    def compare(self, how: str, a: Reg, b: Reg | float | int) -> Reg:
+    def compare(self, how: str, a: Reg, b: Reg | float | Dim) -> Reg:
         """icmp/fcmp by predicate name (`slt ult eq ...` or `olt oeq une uno ...`); result i1 or vector of i1."""
         b = self.like(a, b)
         kind = "fcmp" if is_float(a.ty) else "icmp"
@@ -273,7 +343,7 @@ class Function:
         return a
 
     # -- memory ---------------------------------------------------------------------------------
-    def gep(self, base: Reg, offset: Reg | int, element: str = "float") -> Reg:
+    def gep(self, base: Reg, offset: Reg | Dim, element: str = "float") -> Reg:
         """base + offset elements."""
         offset = self.i64(offset)
         if offset.ref == "0":
@@ -287,43 +357,45 @@ class Function:
         """
         return self.op("ptr", f'call ptr asm sideeffect "", "=r,0"(ptr {pointer.ref})')
 
-    def load(self, ty: str, base: Reg, offset: Reg | int = 0) -> Reg:
+    def load(self, ty: str, base: Reg, offset: Reg | Dim = 0) -> Reg:
         """Load `ty` at base + offset elements; element alignment only is assumed."""
         ptr = self.gep(base, offset, element_of(ty))
         return self.op(ty, f"load {ty}, ptr {ptr.ref}, align {size_of(ty)}")
 
-    def store(self, value: Reg, base: Reg, offset: Reg | int = 0) -> None:
+    def store(self, value: Reg, base: Reg, offset: Reg | Dim = 0) -> None:
         ptr = self.gep(base, offset, element_of(value.ty))
         self.line(f"store {value.ty} {value.ref}, ptr {ptr.ref}, align {size_of(value.ty)}")
 
-    def load_first(self, ty: str, base: Reg, offset: Reg | int, count: int) -> Reg:
-        """Load the first `count` lanes (static); the rest are zero and their memory is not touched."""
+    def load_first(self, ty: str, base: Reg, offset: Reg | Dim, count: Reg | int) -> Reg:
+        """Load the first `count` lanes; the rest are zero and their memory is not touched."""
         width = width_of(ty)
-        if count >= width:
+        if isinstance(count, int) and count >= width:
             return self.load(ty, base, offset)
         ptr = self.gep(base, offset, element_of(ty))
         name = f"llvm.masked.load.{_mangle(ty)}.p0"
         self.module.declare(name, ty, ["ptr", vector(width, "i1"), ty])
         return self.op(
-            ty, f"call {ty} @{name}(ptr align {size_of(ty)} {ptr.ref}, {_mask(width, count)}, {ty} zeroinitializer)"
+            ty,
+            f"call {ty} @{name}(ptr align {size_of(ty)} {ptr.ref}, {self.mask(width, count)!r}, {ty} zeroinitializer)",
         )
 
-    def store_first(self, value: Reg, base: Reg, offset: Reg | int, count: int) -> None:
-        """Store the first `count` lanes (static); other memory is not touched."""
+    def store_first(self, value: Reg, base: Reg, offset: Reg | Dim, count: Reg | int) -> None:
+        """Store the first `count` lanes; other memory is not touched."""
         width = width_of(value.ty)
-        if count >= width:
+        if isinstance(count, int) and count >= width:
             self.store(value, base, offset)
             return
         if not is_float(value.ty) and size_of(value.ty) < 8:
             # LLVM merges a truncation into a masked store, and that instruction (vpmovdw) may touch masked memory
-            self._store_pieces(value, base, self.i64(offset), count)
+            if isinstance(count, int):
+                self._store_pieces(value, base, self.i64(offset), count)
+            else:
+                self._store_one_by_one(value, base, self.i64(offset), count)
             return
         ptr = self.gep(base, offset, element_of(value.ty))
         name = f"llvm.masked.store.{_mangle(value.ty)}.p0"
         self.module.declare(name, "void", [value.ty, "ptr", vector(width, "i1")])
-        self.line(
-            f"call void @{name}({value.ty} {value.ref}, ptr align {size_of(value.ty)} {ptr.ref}, {_mask(width, count)})"
-        )
+        self.line(f"call void @{name}({value!r}, ptr align {size_of(value.ty)} {ptr.ref}, {self.mask(width, count)!r})")
 
     def _store_pieces(self, value: Reg, base: Reg, offset: Reg, count: int) -> None:
         """The first `count` lanes as stores of powers of two."""
@@ -334,7 +406,22 @@ class Function:
             self.store(part, base, offset + done)
             done += piece
 
-    def prefetch(self, base: Reg, offset: Reg | int = 0, locality: int = 3) -> None:
+    def _store_one_by_one(self, value: Reg, base: Reg, offset: Reg, count: Reg) -> None:
+        """The first `count` lanes through a slot in memory: only their number is known, and only in a run."""
+        slot = Reg(self, "ptr", self.var(value.ty, value).slot)
+        with self.loop(0, self.minimum(count, width_of(value.ty))) as lane:
+            self.store(self.load(element_of(value.ty), slot, lane), base, offset + lane)
+
+    def mask(self, width: int, count: Reg | int) -> Reg:
+        """Bits that are set in the first `count` lanes."""
+        if isinstance(count, int):
+            lanes = ", ".join("i1 true" if lane < count else "i1 false" for lane in range(width))
+            return Reg(self, vector(width, "i1"), f"<{lanes}>")
+        numbers = ", ".join(f"i64 {lane}" for lane in range(width))
+        lane_numbers = Reg(self, vector(width, "i64"), f"<{numbers}>")
+        return self.compare("slt", lane_numbers, self.splat(count, width))
+
+    def prefetch(self, base: Reg, offset: Reg | Dim = 0, locality: int = 3) -> None:
         ptr = self.gep(base, offset)
         self.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
         self.line(f"call void @llvm.prefetch.p0(ptr {ptr.ref}, i32 0, i32 {locality}, i32 1)")
@@ -370,7 +457,7 @@ class Function:
         return out
 
     @contextmanager
-    def loop(self, start: Reg | int, stop: Reg | int, step: int = 1) -> Iterator[Reg]:
+    def loop(self, start: Reg | Dim, stop: Reg | Dim, step: int = 1) -> Iterator[Reg]:
         """for i in range(start, stop, step): the body; i is i64. One static iteration is emitted inline."""
         if isinstance(start, int) and isinstance(stop, int) and start < stop <= start + step:
             yield self.i64(start)
@@ -430,16 +517,22 @@ class Function:
         args = ", ".join(
             f"ptr noalias {a.ref}" if a.ty == "ptr" and self.module.noalias else f"{a.ty} {a.ref}" for a in self.args
         )
+        args += f"{_MARK}{self.name}{_MARK}"
         kind = "private " if self.private else ""
         head = f"define {kind}{self.returns} @{self.name}({args}) #0 {{\nentry:"
-        return "\n".join([head, *self._slots, *self._body, "}"])
+        return "\n".join([head, *self._slots, *self._entry, *self._body, "}"])
 
 
 class Module:
-    """One LLVM module as text. `fast` is put before float operations ("" keeps IEEE order; "contract " allows fma)."""
+    """One LLVM module as text. `fast` is put before float operations ("" keeps IEEE order; "contract " allows fma).
+
+    Once one function uses a symbolic size, all of them take the table of symbol values as a last argument, and pass
+    it on.
+    """
 
     def __init__(self, *, fast: str = "contract ", noalias: bool = False) -> None:
         self.fast, self.noalias = fast, noalias
+        self.takes_dims = False
         self.functions: list[Function] = []
         self._declared: dict[str, str] = {}
         self._globals: list[str] = []
@@ -464,7 +557,13 @@ class Module:
     def text(self) -> str:
         defined = {fn.name for fn in self.functions}
         declares = [text for name, text in sorted(self._declared.items()) if name not in defined]
-        return "\n\n".join([*self._globals, *(fn.text() for fn in self.functions), *declares, ""])
+        text = "\n\n".join([*self._globals, *(fn.text() for fn in self.functions), *declares, ""])
+
+        def last_argument(match: re.Match[str]) -> str:
+            takes = self.takes_dims and match.group(2) in defined
+            return match.group(1) + (f"{', ' if match.group(1) != '(' else ''}ptr %{DIMS}" if takes else "")
+
+        return re.sub(f"(.){_MARK}([^{_MARK}]*){_MARK}", last_argument, text)
 
 
 _REDUCTIONS: dict[str, Callable[[Function, Reg, Reg], Reg]] = {
@@ -473,11 +572,6 @@ _REDUCTIONS: dict[str, Callable[[Function, Reg, Reg], Reg]] = {
     "max": Function.maximum,
     "min": Function.minimum,
 }
-
-
-def _mask(width: int, count: int) -> str:
-    lanes = ", ".join("i1 true" if lane < count else "i1 false" for lane in range(width))
-    return f"<{width} x i1> <{lanes}>"
 
 
 def _mangle(ty: str) -> str:

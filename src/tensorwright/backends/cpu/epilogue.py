@@ -80,7 +80,13 @@ class Epilogue:
         )
 
     def finish(
-        self, f: Function, acc: Reg, out: Reg, extra_pointers: Sequence[Reg], index: Sequence[Reg | int], count: int
+        self,
+        f: Function,
+        acc: Reg,
+        out: Reg,
+        extra_pointers: Sequence[Reg],
+        index: Sequence[Reg | int],
+        count: Reg | int,
     ) -> None:
         """Apply the body to `acc` (lane 0 at logical `index`) and store the first `count` lanes."""
         if self.fused is not None and self.fused.body:
@@ -92,7 +98,13 @@ class Epilogue:
         store_lanes(f, acc, out, self.offset(f, self.output, index), self.output[self.lane_axis], count)
 
     def load(
-        self, f: Function, pointer: Reg, strides: Sequence[int], index: Sequence[Reg | int], width: int, count: int
+        self,
+        f: Function,
+        pointer: Reg,
+        strides: Sequence[int],
+        index: Sequence[Reg | int],
+        width: int,
+        count: Reg | int,
     ) -> Reg:
         """The lanes of an extra operand at `index`."""
         return load_lanes(f, pointer, self.offset(f, strides, index), strides[self.lane_axis], width, count)
@@ -102,15 +114,18 @@ class Epilogue:
         """sum(index * stride) in elements."""
         total = f.i64(0)
         for position, stride in zip(index, strides, strict=True):
-            if stride:
+            if stride != 0:
                 total = f.i64(position) * stride + total
         return total
 
 
 def load_lanes(
-    f: Function, pointer: Reg, offset: Reg | int, stride: int, width: int, count: int, element: str = "float"
+    f: Function, pointer: Reg, offset: Reg | int, stride: int, width: int, count: Reg | int, element: str = "float"
 ) -> Reg:
-    """`count` elements `stride` apart as a vector (stride 0 broadcasts); lanes past `count` are zero or copies."""
+    """`count` elements `stride` apart as a vector (stride 0 broadcasts); lanes past `count` are zero or copies.
+
+    A `count` that only a run knows is at least 1.
+    """
     ty = vector(width, element)
     if width == 1:
         return f.load(element, pointer, offset)
@@ -118,22 +133,35 @@ def load_lanes(
         return f.load_first(ty, pointer, offset, count)
     if stride == 0:
         return f.splat(f.load(element, pointer, offset), width)
+    if isinstance(count, Reg):  # lanes past it repeat the last element
+        last = count - 1
+        lanes = [f.minimum(f.i64(lane), last) for lane in range(width)]
+        return _gathered(f, ty, pointer, offset, [lane * stride for lane in lanes])
+    return _gathered(f, ty, pointer, offset, [f.i64(lane * stride) for lane in range(min(width, count))])
+
+
+def _gathered(f: Function, ty: str, pointer: Reg, offset: Reg | int, places: Sequence[Reg]) -> Reg:
+    """A vector of the elements at these places after `offset`; its other lanes are zero."""
     out = f.const(ty, 0)
-    for lane in range(min(width, count)):
-        out = f.insert(out, f.load(element, pointer, f.i64(offset) + lane * stride), lane)
+    for lane, place in enumerate(places):
+        out = f.insert(out, f.load(element_of(ty), pointer, f.i64(offset) + place), lane)
     return out
 
 
-def store_lanes(f: Function, value: Reg, pointer: Reg, offset: Reg | int, stride: int, count: int) -> None:
+def store_lanes(f: Function, value: Reg, pointer: Reg, offset: Reg | int, stride: int, count: Reg | int) -> None:
     """Store the first `count` lanes `stride` elements apart."""
     width = width_of(value.ty)
     if width == 1:
         f.store(value, pointer, offset)
     elif stride == 1:
         f.store_first(value, pointer, offset, count)
+    elif isinstance(count, Reg):
+        slot = Reg(f, "ptr", f.var(value.ty, value).slot)
+        with f.loop(0, f.minimum(count, width)) as lane:
+            f.store(f.load(element_of(value.ty), slot, lane), pointer, f.i64(offset) + lane * stride)
     else:
-        for lane in range(min(width, count)):
-            f.store(f.extract(value, lane), pointer, f.i64(offset) + lane * stride)
+        for number in range(min(width, count)):
+            f.store(f.extract(value, number), pointer, f.i64(offset) + number * stride)
 
 
 __all__ = [

@@ -18,10 +18,7 @@ from tensorwright.ir.op import Array
 def strided(operand: Operand, values: Array | None = None) -> Array:
     """An array with exactly the operand's strides, holding `values` (poison when None: NaN, or a large integer)."""
     base = np.full(max(operand.span_elems, 1), np.nan if operand.dtype.is_float else 85, operand.dtype.numpy)
-    size = operand.dtype.size_bytes
-    view = np.lib.stride_tricks.as_strided(
-        base[operand.start_elems :], operand.shape, [s * size for s in operand.strides]
-    )
+    view = operand.over(base[operand.start_elems :])
     if values is not None:
         view[...] = values
     return view
@@ -42,7 +39,11 @@ class LoadedKernel:
         self.kernel = kernel
         self.outputs = [strided(o) for o in w.outputs]
         self._keep = [
-            kernel.packed.get(i, None if x is None else strided(o, x) if o is not None else x)
+            packed.into(aligned_bytes(packed.size_bytes))
+            if (packed := kernel.packed.get(i)) is not None
+            else strided(o, x)
+            if o is not None and x is not None
+            else x
             for i, (o, x) in enumerate(zip(w.inputs, inputs, strict=True))
         ]
         memory = [aligned_bytes(kernel.workspace_bytes), aligned_bytes(kernel.scratch_bytes)]

@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tensorwright.errors import TargetError
+from tensorwright.ir.dims import Symbol
 from tensorwright.ir.op import Array
 from tensorwright.plan.fields import Fields
 from tensorwright.plan.format import Bytes, malformed
+from tensorwright.plan.interface import read_symbols
 from tensorwright.plan.plan import Json, Native
 
 if TYPE_CHECKING:
     from tensorwright.backends.cpu.jit import LoadedCode
     from tensorwright.backends.cpu.threads import Pool
 
-# Slots of the pointer table. PROFILE points to two i64 per step and only tw_profile reads it.
-BARRIER, ARENA, WEIGHTS, SCRATCH, PROFILE, FIRST_TENSOR = range(6)
+# Slots of the pointer table. PROFILE points to two i64 per step and only tw_profile reads it; DIMS to the values of
+# the engine's symbols, i64 each.
+BARRIER, ARENA, WEIGHTS, SCRATCH, PROFILE, DIMS, FIRST_TENSOR = range(7)
 
 MAIN: Final = "tw_main"
 PROFILED_MAIN: Final = "tw_profile"
@@ -47,7 +50,8 @@ class CpuCode:
 
     `objects` are (name, object file); `weights` is the packed blob (uint8) that code addresses by static offsets.
     A context provides `arena_bytes`, and `scratch_bytes` for each worker. `max_threads` bounds the workers
-    (0: no bound). `program` describes the whole for `inspect`, as plain JSON: docs/plan-format.md.
+    (0: no bound). `symbols` are the sizes that a run decides, `decided` those of them that the program
+    itself finds in the data. `program` describes the whole for `inspect`, as plain JSON: docs/plan-format.md.
     """
 
     fingerprint: str
@@ -58,6 +62,8 @@ class CpuCode:
     max_threads: int
     steps: tuple[StepInfo, ...]
     program: Json
+    symbols: tuple[Symbol, ...] = ()
+    decided: tuple[str, ...] = ()
 
 
 def native_of(code: CpuCode) -> Native:
@@ -77,6 +83,8 @@ def cpu_code(native: Native, where: str) -> CpuCode:
         max_threads=fields.size("max_threads"),
         steps=_steps(fields),
         program=native.program,
+        symbols=read_symbols(fields.at("symbols")),
+        decided=fields.texts(fields.get("decided", list)),
     )
 
 

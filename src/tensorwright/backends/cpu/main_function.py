@@ -18,6 +18,7 @@ from tensorwright.backends.cpu.emitter import Module, Reg
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.backends.cpu.threads import emit_barrier
 from tensorwright.backends.cpu.weights import PackedWeights
+from tensorwright.ir.dims import Dim, SymDim, high, opt
 from tensorwright.lower.memory import MemoryPlan
 from tensorwright.lower.program import Place, Program, View
 
@@ -74,7 +75,7 @@ class _Layout:
         stages = {i: self.kernels[i].stages for i in steps}
         depth = max(map(len, stages.values()), default=0)
         return [
-            [_Call(i, of[s], of[s].units <= 1 or i in self.alone) for i, of in stages.items() if s < len(of)]
+            [_Call(i, of[s], high(of[s].units) <= 1 or i in self.alone) for i, of in stages.items() if s < len(of)]
             for s in range(depth)
         ]
 
@@ -128,42 +129,48 @@ class _Body:
         self.table = [f.load("ptr", f.arg("table"), slot) for slot in range(launch.FIRST_TENSOR + tensors)]
         self.scratch = f.gep(self.table[launch.SCRATCH], self.tid * layout.scratch_bytes, "i8")
         self.null = Reg(f, "ptr", "null")
-        self._spans: dict[tuple[int, int, bool], tuple[Reg, Reg]] = {}
+        self.dims = self.table[launch.DIMS]
+        self._spans: dict[tuple[int, Dim, bool], tuple[Reg, Reg]] = {}
         self._prepare_spans()
 
     def _prepare_spans(self) -> None:
-        """Compute every distinct unit range once, where it dominates all uses."""
+        """Compute every distinct fixed unit range once, where it dominates all uses. A symbolic one is computed at
+        its use, since an earlier step may have set the size."""
         for phase in self.layout.program.phases:
             for group in (*self.layout.groups(phase), *(g for step in phase for g in self.layout.groups([step]))):
                 for key in self._keys(group):
-                    if key not in self._spans:
+                    if key not in self._spans and not isinstance(key[1], SymDim):
                         self._spans[key] = self._span(*key)
 
-    def _keys(self, group: Group) -> list[tuple[int, int, bool]]:
+    def _keys(self, group: Group) -> list[tuple[int, Dim, bool]]:
         """(rank, units, alone) of each call. Short ones of a group start at different workers, not all at the first."""
-        keys, short = [], 0
+        keys: list[tuple[int, Dim, bool]] = []
+        short = 0
         for call in group:
-            is_short = call.is_alone or call.stage.units < 2 * self.target.cores
+            is_short = call.is_alone or opt(call.stage.units) < 2 * self.target.cores
             keys.append((short if is_short else 0, call.stage.units, call.is_alone))
             short += is_short
         return keys
 
-    def _span(self, rank: int, units: int, is_alone: bool) -> tuple[Reg, Reg]:
+    def _span(self, rank: int, size: Dim, is_alone: bool) -> tuple[Reg, Reg]:
         f, last = self.f, self.nthreads - 1
+        units = f.size_now(size, self.dims)
         tid = (self.tid + rank) % self.nthreads if rank else self.tid
         if is_alone:
-            return f.i64(0), f.select(f.compare("eq", tid, 0), f.i64(units), f.i64(0))
+            return f.i64(0), f.select(f.compare("eq", tid, 0), units, f.i64(0))
         return (tid * units + last) // self.nthreads, ((tid + 1) * units + last) // self.nthreads
 
     def group(self, group: Group) -> None:
         """This worker's share of some concurrent stages."""
         for call, key in zip(group, self._keys(group), strict=True):
-            begin, end = self._spans[key]
+            begin, end = self._spans.get(key) or self._span(*key)
             with self.f.when(self.f.compare("ult", begin, end)):
-                self.f.call(call.stage.symbol, "void", *self._arguments(call.step), begin, end)
+                is_symbolic = self.layout.program.steps[call.step].workload.is_symbolic
+                sizes = [self.dims] if is_symbolic else []
+                self.f.call(call.stage.symbol, "void", *self._arguments(call.step), begin, end, *sizes)
 
     def _arguments(self, step: int) -> list[Reg]:
-        """Pointers in the order of `CpuKernel`: inputs, outputs, workspace, scratch."""
+        """In the order of `CpuKernel`: inputs, outputs, workspace, scratch."""
         layout, item, kernel = self.layout, self.layout.program.steps[step], self.layout.kernels[step]
         views = [self._packed(step, i) or self._address(view) for i, view in enumerate(item.inputs)]
         workspace = self._at(launch.ARENA, layout.memory.workspace_offsets[step])
@@ -174,7 +181,7 @@ class _Body:
             self.scratch if kernel.scratch_bytes else self.null,
         ]
 
-    def _at(self, slot: int, offset: int) -> Reg:
+    def _at(self, slot: int, offset: Reg | int) -> Reg:
         return self.f.gep(self.table[slot], offset, "i8")
 
     def _packed(self, step: int, position: int) -> Reg | None:
@@ -184,12 +191,13 @@ class _Body:
     def _address(self, view: View | None) -> Reg:
         if view is None:
             return self.null
-        buffer, offset = view.buffer, view.offset * view.operand.dtype.size_bytes
+        buffer = view.buffer
+        offset = self.f.size_now(view.offset * view.operand.dtype.size_bytes, self.dims)
         match buffer.place:
             case Place.arena:
-                return self._at(launch.ARENA, self.layout.memory.offsets[buffer] + offset)
+                return self._at(launch.ARENA, offset + self.layout.memory.offsets[buffer])
             case Place.constant:
-                return self._at(launch.WEIGHTS, self.layout.weights.constants[buffer.index] + offset)
+                return self._at(launch.WEIGHTS, offset + self.layout.weights.constants[buffer.index])
             case Place.input:
                 return self._at(launch.FIRST_TENSOR + buffer.index, offset)
             case Place.output:

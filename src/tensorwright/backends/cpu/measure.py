@@ -12,26 +12,30 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 
-from tensorwright.backends.base import CpuKernel, Measurer, Operand, Trial, Workload
-from tensorwright.backends.cpu.compile import compile_object
+from tensorwright.backends.base import CpuKernel, Measurer, Operand, Packed, Trial, Workload
+from tensorwright.backends.cpu.compile import compile_cached, compile_object
 from tensorwright.backends.cpu.emitter import Module
 from tensorwright.backends.cpu.jit import LoadedCode
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.backends.cpu.threads import Pool, emit_barrier
+from tensorwright.ir.dims import evaluate
 from tensorwright.ir.op import Array
 
 _SAMPLE_S = 3e-4  # a sample repeats the kernel for about so long
 _MAX_REPEATS = 300
 _MAX_ARENA = 128 << 20
 _MIN_MOVING = 1 << 18  # weights of fewer bytes are not moved
+_MAX_OWN = 16 << 20  # packed weights of up to so many bytes have memory of their own in each trial
 
 # The driver's argument, in 8-byte words.
 _REPEATS, _STAGES, _FIRST, _COPIES, _STAGE_TABLE, _POINTER_TABLE, _SCRATCH, _SCRATCH_BYTES = range(8)
-_BARRIER, _WORDS = 8, 16
+_BARRIER, _WORDS = 8, 17
+_DIMS = 16  # past the barrier's line
 
 
 class CpuMeasurer(Measurer[CpuKernel]):
@@ -42,8 +46,32 @@ class CpuMeasurer(Measurer[CpuKernel]):
         self.pool = pool or Pool.shared()
         self.conditions = f"{self.pool.size} threads"
 
+        self._shared = _Weights(0)
+        self._copies: dict[int, tuple[Array, Operand, Array]] = {}  # by id of the constant
+
     def load(self, w: Workload, kernel: CpuKernel, inputs: Sequence[Array | None]) -> CpuTrial:
+        self._copies = {id(x): self._copies[id(x)] for x in inputs if x is not None and id(x) in self._copies}
         return CpuTrial(self, w, kernel, inputs)
+
+    def weight_memory(self, size_bytes: int) -> _Weights:
+        """Memory for packed weights: all trials of large ones share the same."""
+        if size_bytes <= _MAX_OWN:
+            return _Weights(size_bytes)
+        if self._shared.bytes.size < size_bytes:
+            self._shared = _Weights(size_bytes + size_bytes // 4)  # other candidates may pad more
+        return self._shared
+
+    def placed(self, operand: Operand, values: Array | None) -> Array:
+        """The values with the operand's strides on aligned memory: constants where they are, or one copy for all
+        trials of a workload; a copy for each trial of others."""
+        if values is None or not operand.constant:
+            return _strided(operand, values)
+        if _is_placed(operand, values):
+            return values
+        known = self._copies.get(id(values))
+        if known is None or known[1] != operand:
+            known = self._copies[id(values)] = values, operand, _strided(operand, values)
+        return known[2]
 
     @functools.cached_property
     def weights(self) -> Array:
@@ -59,9 +87,17 @@ class CpuTrial(Trial):
 
     def __init__(self, measurer: CpuMeasurer, w: Workload, kernel: CpuKernel, inputs: Sequence[Array | None]) -> None:
         self._pool, threads = measurer.pool, measurer.pool.size
-        self._code = LoadedCode(compile_object(kernel.ir, measurer.target))
+        sizes: dict[str, int] = {s: s.opt for s in w.symbols}
+        self._dims = np.zeros(2 + max((s.slot for s in w.symbols), default=0), np.int64)[1:]
+        self._dims[[s.slot for s in w.symbols]] = list(sizes.values())
+        w = w.at(sizes)
+        self._code = LoadedCode(compile_cached(kernel.ir, measurer.target))
+        self._packed = kernel.packed
+        self._weights = measurer.weight_memory(sum(_room(p.size_bytes) for p in kernel.packed.values()))
+        self._places = dict(self._weights.places(kernel.packed))
+        self._pack()
         self._inputs = [
-            _aligned(kernel.packed[i]) if i in kernel.packed else _strided(o, x) if o is not None else None
+            measurer.placed(o, x) if o is not None and i not in self._places else self._places.get(i)
             for i, (o, x) in enumerate(zip(w.inputs, inputs, strict=True))
         ]
         self._outputs = [_strided(o) for o in w.outputs]
@@ -70,14 +106,18 @@ class CpuTrial(Trial):
         self._scratch = _memory(stride * threads)
         moving = [i for i, o in enumerate(w.inputs) if o is not None and o.constant and o.dtype.is_float]
         self._pointers = self._pointer_table(moving, measurer)
-        self._stages = np.array([[self._code.address(s.symbol), s.units] for s in kernel.stages], np.int64)
+        self._stages = np.array(
+            [[self._code.address(s.symbol), evaluate(s.units, sizes)] for s in kernel.stages], np.int64
+        )
         self._block = _aligned(np.zeros(_WORDS, np.int64))
         self._block[[_STAGES, _STAGE_TABLE]] = len(kernel.stages), self._stages.ctypes.data
+        self._block[_DIMS] = self._dims.ctypes.data
         self._block[[_SCRATCH, _SCRATCH_BYTES]] = self._scratch.ctypes.data, stride
         self._entry = _driver(self._pointers.shape[1], measurer.target).address("driver")
         self._repeats = 0
 
     def outputs(self) -> list[Array]:
+        self._pack()
         for array in self._outputs:
             _poison(array)
         self._run(1, moving=False)
@@ -92,6 +132,15 @@ class CpuTrial(Trial):
 
     def close(self) -> None:
         self._code.close()
+
+    def _pack(self) -> None:
+        """Put the packed weights in place. Another trial may have written its own there: to time a kernel any will do,
+        to check it only its own."""
+        if self._weights.owner is self._places:
+            return
+        self._weights.owner = self._places
+        for i, packed in self._packed.items():
+            packed.into(self._places[i].view(np.uint8))
 
     def _timed(self, repeats: int) -> float:
         self._run(0, moving=True)  # wakes the workers
@@ -125,6 +174,36 @@ class CpuTrial(Trial):
         return table
 
 
+@dataclass(eq=False)
+class _Weights:
+    """Memory for packed weights, and the places of the trial that wrote them last."""
+
+    size_bytes: InitVar[int]
+    bytes: Array = field(init=False)
+    owner: dict[int, Array] | None = None
+
+    def __post_init__(self, size_bytes: int) -> None:
+        self.bytes = _memory(size_bytes)
+
+    def places(self, packed: Mapping[int, Packed]) -> Iterator[tuple[int, Array]]:
+        """Room for each of the arrays, one after the other, as vectors."""
+        start = 0
+        for i, form in packed.items():
+            yield i, self.bytes[start : start + form.size_bytes].view(form.dtype.numpy)
+            start += _room(form.size_bytes)
+
+
+def _is_placed(operand: Operand, values: Array) -> bool:
+    """Whether an array lies in memory as the operand says."""
+    size = operand.dtype.size_bytes
+    pairs = zip(values.shape, values.strides, operand.strides, strict=True)
+    return values.ctypes.data % 64 == 0 and all(d == 1 or a == b * size for d, a, b in pairs)
+
+
+def _room(size_bytes: int) -> int:
+    return -(-size_bytes // 64) * 64
+
+
 def _memory(size_bytes: int) -> Array:
     """Uninitialised bytes aligned to a cache line, as in a program; arrays of NumPy are not."""
     raw = np.empty(size_bytes + 64, np.uint8)
@@ -136,7 +215,7 @@ def _strided(operand: Operand, values: Array | None = None) -> Array:
     """An aligned array with the operand's strides."""
     size = operand.dtype.size_bytes
     base = _memory(max(operand.span_elems, 1) * size).view(operand.dtype.numpy)
-    view = np.lib.stride_tricks.as_strided(base, operand.shape, [s * size for s in operand.strides])
+    view = operand.over(base)
     if values is not None:
         view[...] = values
     return view
@@ -164,7 +243,7 @@ def _driver(pointers: int, target: CpuTarget) -> LoadedCode:
     stages, copies = f.load("i64", argument, _STAGES), f.load("i64", argument, _COPIES)
     table, rows = f.load("ptr", argument, _STAGE_TABLE), f.load("ptr", argument, _POINTER_TABLE)
     scratch = f.gep(f.load("ptr", argument, _SCRATCH), tid * f.load("i64", argument, _SCRATCH_BYTES), "i8")
-    first = f.load("i64", argument, _FIRST)
+    first, dims = f.load("i64", argument, _FIRST), f.load("ptr", argument, _DIMS)
     with f.loop(0, f.load("i64", argument, _REPEATS)) as turn:
         row = ((turn + first) % copies) * pointers
         operands = [f.load("ptr", rows, row + i) for i in range(pointers)]
@@ -172,7 +251,7 @@ def _driver(pointers: int, target: CpuTarget) -> LoadedCode:
             units = f.load("i64", table, stage * 2 + 1)
             # The same shares as in a program: the caller gets the largest.
             begin, end = ((units * worker + (nthreads - 1)) // nthreads for worker in (tid, tid + 1))
-            f.call_address(f.load("ptr", table, stage * 2), *operands, scratch, begin, end)
+            f.call_address(f.load("ptr", table, stage * 2), *operands, scratch, begin, end, dims)
             emit_barrier(f, f.gep(argument, _BARRIER, "i64"), nthreads, target)
     f.ret()
     return LoadedCode(compile_object(module.text(), target))

@@ -14,23 +14,29 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tensorwright.backends.cpu import bit_math as bm
 from tensorwright.backends.cpu import double_math as dm
 from tensorwright.backends.cpu import vector_math as vm
 from tensorwright.backends.cpu.conversions import ELEMENTS as ELEMENTS
-from tensorwright.backends.cpu.conversions import REGISTERS, convert, rounded
+from tensorwright.backends.cpu.conversions import HELD, REGISTERS, SMALL, convert, rounded
 from tensorwright.backends.cpu.emitter import Function, Reg, element_of, is_float, vector, width_of
+from tensorwright.backends.cpu.quantise_math import dequantise, quantise
 from tensorwright.errors import InternalError
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Op
 from tensorwright.ir.types import TensorType
 from tensorwright.ops import activation as act
+from tensorwright.ops import bitwise as bits
 from tensorwright.ops import elementwise as ew
 from tensorwright.ops.fused import Fused, Literal
+from tensorwright.ops.quantise import Dequantise, Quantise
 
 _FLOATS = frozenset(d for d in REGISTERS if d.is_float)
+_INTEGERS = frozenset(d for d in REGISTERS if d.is_integer)
 _NUMBERS = frozenset(REGISTERS) - {DType.bool}
 _BOOL = frozenset({DType.bool})
 _ANY = frozenset(REGISTERS)
+_CONVERTED = frozenset(HELD)
 _Emit = Callable[[Function, Any, Sequence[Reg], Sequence[DType]], Reg]
 
 
@@ -49,8 +55,9 @@ def supports(op: Op, dtypes: Sequence[DType]) -> str | None:
     rule = _RULES.get(type(op))
     if rule is None:
         return f"{op.kind} is not a pointwise op of this backend"
-    if isinstance(op, ew.Cast) and op.dtype not in REGISTERS:
-        return f"cast to {op.dtype}"
+    if isinstance(op, ew.Cast | bits.BitCast | Quantise | Dequantise) and op.dtype not in REGISTERS:
+        if isinstance(op, bits.BitCast) or op.dtype not in SMALL:
+            return f"{op.kind} to {op.dtype}"
     wrong = [str(d) for d in dtypes if d not in rule.types and not (isinstance(op, ew.Where) and d is DType.bool)]
     return f"{op.kind} of {', '.join(wrong)}" if wrong else None
 
@@ -389,6 +396,12 @@ _RULES: dict[type[Op], _Rule] = {
     ew.And: _Rule(_arithmetic("and"), _BOOL),
     ew.Or: _Rule(_arithmetic("or"), _BOOL),
     ew.Xor: _Rule(_arithmetic("xor"), _BOOL),
+    bits.BitwiseAnd: _Rule(_arithmetic("and"), _INTEGERS),
+    bits.BitwiseOr: _Rule(_arithmetic("or"), _INTEGERS),
+    bits.BitwiseXor: _Rule(_arithmetic("xor"), _INTEGERS),
+    bits.BitwiseNot: _Rule(_function(lambda f, x: f.binary("xor", x, -1)), _INTEGERS),
+    bits.BitShift: _Rule(_typed(bm.shift), _INTEGERS),
+    bits.BitCast: _Rule(_typed(bm.reinterpret), _ANY),
     ew.Add: _Rule(_arithmetic("add"), _NUMBERS),
     ew.Sub: _Rule(_arithmetic("sub"), _NUMBERS),
     ew.Mul: _Rule(_arithmetic("mul"), _NUMBERS),
@@ -403,5 +416,7 @@ _RULES: dict[type[Op], _Rule] = {
     ew.Greater: _Rule(_relation("gt"), _NUMBERS),
     ew.GreaterEqual: _Rule(_relation("ge"), _NUMBERS),
     ew.Where: _Rule(_with(_where), _ANY),
-    ew.Cast: _Rule(_typed(_cast), _ANY),
+    ew.Cast: _Rule(_typed(_cast), _CONVERTED),
+    Quantise: _Rule(quantise, _CONVERTED),
+    Dequantise: _Rule(dequantise, _CONVERTED),
 }

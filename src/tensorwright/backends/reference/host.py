@@ -11,8 +11,9 @@ import numpy as np
 
 from tensorwright.errors import InputError, InternalError, PlanError
 from tensorwright.ir.dtype import DType
+from tensorwright.ir.evaluate import learn
 from tensorwright.ir.graph import Node, Value
-from tensorwright.ir.op import Array
+from tensorwright.ir.op import Array, with_dims
 from tensorwright.ir.text import parse_graph
 from tensorwright.ops.label import label
 
@@ -54,18 +55,27 @@ class HostProgram:
             if value not in graph.outputs:
                 self._dropped[node].append(value)
 
-    def run(self, feeds: Mapping[str, Any], times: Array | None = None) -> dict[str, Any]:
+    def run(
+        self, feeds: Mapping[str, Any], times: Array | None = None, sizes: dict[str, int] | None = None
+    ) -> dict[str, Any]:
         """The outputs by name for the inputs by name; results may share memory with inputs and constants.
+
+        `sizes` are the values of symbols that the shapes of the inputs do not tell; it learns those of this run.
 
         `times`, i64[nodes, 2], receives monotonic nanoseconds at the start and end of each node. Raises InputError
         I109 when a node refuses its data.
         """
         values: dict[Value, Any] = {value: feeds[value.name] for value in self._inputs} | self._constants
+        known = {} if sizes is None else sizes
+        for value in self._inputs:
+            learn(value, values[value], known)
         with np.errstate(all="ignore"):  # NaN and infinities flow, as in kernels
             for number, node in enumerate(self._nodes):
                 started = time.perf_counter_ns()
                 arguments = [None if v is None else values[v] for v in node.inputs]
-                values.update(zip(node.outputs, _evaluated(node, arguments), strict=True))
+                for value, result in zip(node.outputs, _evaluated(node, arguments, known), strict=True):
+                    values[value] = result
+                    learn(value, result, known)
                 for value in self._dropped[node]:
                     values.pop(value, None)
                 if times is not None:
@@ -79,10 +89,10 @@ def _read_only(array: Array) -> Array:
     return view
 
 
-def _evaluated(node: Node, arguments: list[Any]) -> list[Any]:
+def _evaluated(node: Node, arguments: list[Any], sizes: Mapping[str, int]) -> list[Any]:
     """The results of a node, checked against its types."""
     try:
-        results = node.op.reference(*arguments)
+        results = with_dims(node.op, sizes).reference(*arguments)
     except _REFUSALS as error:
         raise InputError(
             f"step {node.name!r} ({label(node.op)}) cannot compute on the data it was given",

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 
+from tensorwright.importers.onnx.external import TensorData
 from tensorwright.importers.onnx.shape_values import Contents, contents_of
-from tensorwright.ir.dims import SymDim
+from tensorwright.ir.dims import Dim, Symbol, SymDim, Undecided, high
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Op
-from tensorwright.ir.source_builder import SourceBuilder
+from tensorwright.ir.source_builder import FOLD_LIMIT_ELEMS, SourceBuilder
+from tensorwright.ops.control_flow import ControlFlow
 from tensorwright.ops.host import OnnxHost
 
 
@@ -24,26 +25,47 @@ class DataDependentError(Exception):
 class Builder(SourceBuilder):
     """A SourceBuilder that knows the elements of shape computations even when they are symbolic.
 
-    `folder` is where the model's external data lies; None for a model in memory. `data_symbols` are the dims that only
+    `data` has the bytes of the model's tensors. `data_symbols` are the dims that only
     the data decides, at run: the results of host steps have them.
     """
 
-    def __init__(self, name: str, folder: pathlib.Path | None = None) -> None:
+    def __init__(self, name: str, data: TensorData | None = None) -> None:
         super().__init__(name)
-        self.folder = folder
+        self.data = data or TensorData(None)
         self.data_symbols: set[str] = set()
+        self._decided = -1  # the last slot given to a size that a run decides
         self._contents: dict[Value, Contents] = {}
+
+    def decided_dim(self, name: str, bound: Dim) -> SymDim:
+        """A new symbol for a size between 0 and `bound` that a run decides; tuned for half of that.
+
+        Raises DataDependentError where the bound is not known, because an input has dims without bounds.
+        """
+        try:
+            most = high(bound)
+        except Undecided as error:
+            raise DataDependentError(f"the size {name} has no bound: {error}") from None
+        inputs = (d for v in self._inputs for d in v.type.shape if isinstance(d, SymDim))
+        slots = [s.slot for d in inputs for s in d.symbols if isinstance(s, Symbol)]
+        self._decided = max(self._decided, *slots, -1) + 1
+        return SymDim.symbol(Symbol(name, 0, most // 2, most, self._decided))
 
     @property
     def has_symbols(self) -> bool:
         """Whether an input has a symbolic dim."""
         return any(not value.type.is_static for value in self._inputs)
 
+    @property
+    def input_symbols(self) -> set[str]:
+        """The symbols of the inputs' dims."""
+        return {s for v in self._inputs for d in v.type.shape if isinstance(d, SymDim) for s in d.symbols}
+
     def contents(self, value: Value | None) -> Contents | None:
         """The elements of an integer value as dims (an object array of its shape), when they are known; else None."""
         array = self.known(value)
         if array is not None:
-            return array.astype(object) if array.dtype.kind in "iub" else None
+            is_shape = array.dtype.kind in "iub" and array.size <= FOLD_LIMIT_ELEMS
+            return array.astype(object) if is_shape else None
         return self._contents.get(value) if value is not None else None
 
     def add_all(self, op: Op, *inputs: Value | None) -> tuple[Value, ...]:
@@ -68,7 +90,7 @@ class Builder(SourceBuilder):
 
 def _dims(op: Op) -> Iterator[SymDim]:
     """The symbolic dims among an op's attributes."""
-    if isinstance(op, OnnxHost):
+    if isinstance(op, (OnnxHost, ControlFlow)):  # their symbols are those of what they make
         return
     for field in dataclasses.fields(op):  # type: ignore[arg-type]  # every op is a dataclass
         value = getattr(op, field.name)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from onnx import GraphProto, NodeProto
@@ -35,6 +36,7 @@ def needed_nodes(model: LoadedModel, outputs: Sequence[str] | None) -> list[Node
         problems.append("it does not say which opset it uses (no opset_import of the default domain)")
     if not graph.output:
         problems.append("it has no outputs")
+    problems += (f"output {name!r} is declared twice" for name in _repeated(o.name for o in graph.output))
     if graph.sparse_initializer:
         problems.append(f"it has {len(graph.sparse_initializer)} sparse initializers; store them dense")
     given = _given_names(graph, problems)
@@ -48,6 +50,13 @@ def needed_nodes(model: LoadedModel, outputs: Sequence[str] | None) -> list[Node
                 code="M107",
                 do=f"choose tensors of the model, such as {', '.join(list(producer)[-5:])}",
             )
+    if outputs is not None and _repeated(outputs):
+        raise ModelError(
+            f"outputs= names {', '.join(map(repr, _repeated(outputs)))} more than once",
+            where=model.where,
+            code="M107",
+            do="name each tensor once",
+        )
     order = _sorted(outputs if outputs is not None else [o.name for o in graph.output], given, producer, problems)
     if problems:
         raise ModelError(
@@ -58,6 +67,10 @@ def needed_nodes(model: LoadedModel, outputs: Sequence[str] | None) -> list[Node
             do="export the model again; onnx.checker.check_model shows what else it finds",
         )
     return order
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _given_names(graph: GraphProto, problems: list[str]) -> set[str]:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib.util import find_spec
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ from tensorwright.errors import InputError
 from tensorwright.importers.onnx.builder import Builder
 from tensorwright.importers.onnx.scope import bodies
 from tensorwright.importers.onnx.tensors import NO_NUMBERS, declared_type, kind_of, type_of_kind
-from tensorwright.ir.dims import Dim, SymDim
+from tensorwright.ir.dims import Dim, Symbol, SymDim, product, substitute
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Array
 from tensorwright.ir.source_builder import FOLD_LIMIT_ELEMS
@@ -23,7 +24,19 @@ from tensorwright.ops.host import EVALUATOR_ERRORS, OnnxHost
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 _OF_BOUNDED_SIZE = ("NonZero", "Unique", "Compress", "StringNormalizer", "TfIdfVectorizer")
 """Ops whose result, of a size that only the data decides, is at most a few times as large as their inputs."""
+_AT_MOST_ALL = ("Unique",)
+"""Ops whose results have at most as many elements along an axis as their first input has in all."""
 _SYMBOL = "dim_"
+_PACKAGES = {"ImageDecoder": ("PIL", "Pillow", "image")}
+"""Operators whose reference needs a package that is not always there: module, its name to people, our extra."""
+
+
+def missing_package(op_type: str) -> tuple[str, str] | None:
+    """Why ONNX's reference of an operator cannot run here for want of a package, and what helps; None when it can."""
+    module, name, extra = _PACKAGES.get(op_type, ("", "", ""))
+    if not module or find_spec(module) is not None:
+        return None
+    return f"it needs {name}, which is not installed", f"pip install 'tensorwright[{extra}]'"
 
 
 class HostSteps:
@@ -38,10 +51,13 @@ class HostSteps:
         """Take note of what else the model says of types."""
         self._declared |= {info.name: info.type for info in infos}
 
-    def add(self, node: NodeProto, inputs: Mapping[str, Value], read: Sequence[str]) -> dict[str, Value] | str:
+    def add(
+        self, node: NodeProto, inputs: Mapping[str, Value], read: Sequence[str], reason: str = ""
+    ) -> dict[str, Value] | str:
         """The values of the outputs `read` by name, or the reason why the reference cannot run the node.
 
-        `inputs` holds a value for each of `names_read(node)`. What has only small constant inputs is computed at once.
+        `inputs` holds a value for each of `names_read(node)`; `reason` is what the op will say of itself. What has only
+        small constant inputs is computed at once.
         Raises ValueError for a node that contradicts ONNX.
         """
         plain = not any(True for _ in bodies(node))
@@ -55,18 +71,32 @@ class HostSteps:
             self._type(symbols, name, inferred.get(own), self._declared.get(name))
             for own, name in zip(names, read, strict=True)
         )
+        bounded: dict[str, Dim] = {}
+        if node.op_type in _AT_MOST_ALL:
+            bounded = self._bounded(symbols.new(types), list(inputs.values()))
+            types = tuple(t.with_shape(substitute(d, bounded) for d in t.shape) for t in types)
         for info, found in zip(proto.graph.output, types, strict=True):
             info.type.CopyFrom(symbols.proto(found))
-        step = OnnxHost.of(proto, types, pure=pure)
+        lack = missing_package(node.op_type)
+        if lack is not None:
+            return lack[0]
+        step = OnnxHost.of(proto, types, pure=pure, reason=reason, bounded=tuple(bounded.values()))
         try:
             step.prepare()
         except EVALUATOR_ERRORS as error:
             return str(error).partition("\n")[0] or type(error).__name__
         values = self._folded(step, node, list(inputs.values())) if pure and plain else None
         if values is None:
-            self._builder.data_symbols |= symbols.new(types)
+            self._builder.data_symbols |= {s for s in symbols.new(types) if not isinstance(s, Symbol)}
             values = self._builder.add_all(step, *inputs.values())
         return dict(zip(read, values, strict=True))
+
+    def _bounded(self, new: Collection[str], inputs: Sequence[Value]) -> dict[str, Dim]:
+        """New symbols bounded by the number of elements of the first input, if that has a bound."""
+        if not inputs[0].type.is_bounded:
+            return {}
+        bound = product(inputs[0].type.shape)
+        return {name: self._builder.decided_dim(name, bound) for name in sorted(new)}
 
     def _renamed(
         self, node: NodeProto, inputs: Mapping[str, Value], read: Sequence[str]
@@ -152,7 +182,7 @@ class _Symbols:
     def opener(self, output: str, inferred: bool) -> Callable[[int, str], Dim]:
         """What makes a dim that ONNX leaves open: the input dim of that name, or a symbol called after the output."""
         known = self._dims if inferred else {}
-        return lambda axis, name: known.get(name) or SymDim.symbol(f"{output}_{axis}")
+        return lambda axis, name: known[name] if name in known else SymDim.symbol(f"{output}_{axis}")
 
     def new(self, types: Sequence[TensorType]) -> set[str]:
         """The symbols in these types that no input has: sizes that only the data decides."""

@@ -8,11 +8,18 @@ import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
 from tensorwright.errors import ModelError
+from tensorwright.importers.onnx.external import TensorData
+from tensorwright.importers.onnx.lift import MalformedError, lift, lift_proto
 from tensorwright.importers.onnx.prepare import opset_of, prepared
+from tensorwright.ir.op import Array
+from tensorwright.memory import map_file
+
+_IN_MEMORY = "ONNX model in memory"
 
 _OTHER_FORMATS = (
     (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to get the file itself"),
@@ -26,11 +33,11 @@ _OTHER_FORMATS = (
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A parsed model; `where` names it in messages, `folder` holds its external data (None in memory)."""
+    """A parsed model; `where` names it in messages, `data` has the bytes of its tensors."""
 
     proto: ModelProto
     where: str
-    folder: pathlib.Path | None
+    data: TensorData
 
     @property
     def opset(self) -> int:
@@ -39,35 +46,58 @@ class LoadedModel:
 
 
 def load_model(model: str | os.PathLike[str] | bytes | ModelProto) -> LoadedModel:
-    """Parse and inline. Raises ModelError M101 (missing), M102 (empty), M103 (not a readable ONNX model)."""
-    loaded = parse_model(model)
-    return LoadedModel(prepared(loaded.proto, loaded.where), loaded.where, loaded.folder)
+    """Parse and inline; large initializers stay where they are, and `data` has views of them.
+
+    Raises ModelError M101 (missing), M102 (empty), M103 (not a readable ONNX model).
+    """
+    if isinstance(model, ModelProto):
+        proto, lifted = lift_proto(model)
+        where, folder = _IN_MEMORY, None
+    else:
+        data, where, folder = _bytes(model)
+        try:
+            rest, lifted = lift(data)
+        except MalformedError:
+            rest, lifted = data.tobytes(), []
+        proto = _parse(rest, where)
+    _check(proto, where)
+    return LoadedModel(prepared(proto, where), where, TensorData(folder, lifted))
 
 
 def parse_model(model: str | os.PathLike[str] | bytes | ModelProto) -> LoadedModel:
     """Parse only: the model as it is in the file. Raises ModelError as `load_model` does."""
     if isinstance(model, ModelProto):
-        loaded = LoadedModel(model, "ONNX model in memory", None)
-    elif isinstance(model, bytes):
-        loaded = LoadedModel(_parse(model, "ONNX model in memory"), "ONNX model in memory", None)
+        proto, where, folder = model, _IN_MEMORY, None
     else:
-        path = pathlib.Path(model)
-        loaded = LoadedModel(_parse(_read(path), str(path)), str(path), path.parent)
-    if not loaded.proto.HasField("graph"):
+        data, where, folder = _bytes(model)
+        proto = _parse(data.tobytes(), where)
+    _check(proto, where)
+    return LoadedModel(proto, where, TensorData(folder))
+
+
+def _bytes(model: str | os.PathLike[str] | bytes) -> tuple[Array, str, pathlib.Path | None]:
+    """The bytes of an encoded model, what to call it, and its folder."""
+    if isinstance(model, bytes):
+        return np.frombuffer(model, np.uint8), _IN_MEMORY, None
+    path = pathlib.Path(model)
+    return _read(path), str(path), path.parent
+
+
+def _check(proto: ModelProto, where: str) -> None:
+    if not proto.HasField("graph"):
         raise ModelError(
             "the file holds no ONNX graph",
-            where=loaded.where,
+            where=where,
             code="M103",
             do="check that it is an ONNX model and was copied completely",
         )
-    if not all(isinstance(text, str) for text in _texts(loaded.proto)):  # protobuf leaves damaged text as bytes
+    if not all(isinstance(text, str) for text in _texts(proto)):  # protobuf leaves damaged text as bytes
         raise ModelError(
             "the model holds names that are not text",
-            where=loaded.where,
+            where=where,
             code="M103",
             do="copy or export the model again: the file is damaged",
         )
-    return loaded
 
 
 def _texts(proto: ModelProto) -> Iterator[str]:
@@ -89,9 +119,9 @@ def _texts(proto: ModelProto) -> Iterator[str]:
             yield from (attribute.name, attribute.ref_attr_name, attribute.t.name)
 
 
-def _read(path: pathlib.Path) -> bytes:
+def _read(path: pathlib.Path) -> Array:
     try:
-        return path.read_bytes()
+        return map_file(path)
     except FileNotFoundError as error:
         raise ModelError(
             "the model file does not exist",

@@ -163,7 +163,7 @@ class OnnxNode:
             return None
         if proto.type != AttributeProto.TENSOR:
             raise ValueError(f"attribute {name!r} must be a tensor")
-        return array_of(proto.t, self._builder.folder)
+        return array_of(proto.t, self._builder.data)
 
     def axis(self, name: str, default: int | None, rank: int) -> int:
         """An int attribute that names an axis of a tensor of `rank`, made non-negative."""

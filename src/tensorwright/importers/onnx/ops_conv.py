@@ -22,9 +22,13 @@ def conv(b: Builder, n: OnnxNode) -> Result:
 def convolved(b: Builder, n: OnnxNode) -> Value:
     """What Conv computes, from the inputs and attributes that it has."""
     x, w = n.input(0), n.input(1)
+    return b.add(convolution_of(n, x, w), x, w, *_bias(n))
+
+
+def convolution_of(n: OnnxNode, x: Value, w: Value) -> Convolution:
+    """The convolution of x by w that the node's attributes describe."""
     window = read_window(n, _spatial(x), _kernel_shape(n, w))
-    op = Convolution(window.strides, window.pads, window.dilations, n.attr("group", int, 1))
-    return b.add(op, x, w, *_bias(n))
+    return Convolution(window.strides, window.pads, window.dilations, n.attr("group", int, 1))
 
 
 @onnx_op("ConvTranspose")
@@ -76,19 +80,29 @@ def max_pool(b: Builder, n: OnnxNode) -> Result:
     """The maximum of each window and, where they are read, the positions."""
     column_major = n.flag("storage_order")
     x = n.input(0)
+    op = max_pool_of(n, x)
+    y = b.add(op, x)
+    if not n.output_used(1):
+        return y
+    return [y, b.add(MaxPoolIndices(op.kernel, op.strides, op.pads, op.dilations, op.ceil_mode, column_major), x)]
+
+
+def max_pool_of(n: OnnxNode, x: Value) -> MaxPool:
+    """The pool of x that the node's attributes describe."""
     w = read_window(n, _spatial(x), _required_kernel(n))
-    window = (w.kernel, w.strides, w.pads, w.dilations, n.flag("ceil_mode"))
-    y = b.add(MaxPool(*window), x)
-    return [y, b.add(MaxPoolIndices(*window, column_major), x)] if n.output_used(1) else y
+    return MaxPool(w.kernel, w.strides, w.pads, w.dilations, n.flag("ceil_mode"))
 
 
 @onnx_op("AveragePool")
 def average_pool(b: Builder, n: OnnxNode) -> Result:
     """The average of each window."""
-    x = n.input(0)
+    return b.add(average_pool_of(n, n.input(0)), n.input(0))
+
+
+def average_pool_of(n: OnnxNode, x: Value) -> AveragePool:
+    """The same for an average."""
     w = read_window(n, _spatial(x), _required_kernel(n))
-    op = AveragePool(w.kernel, w.strides, w.pads, w.dilations, n.flag("ceil_mode"), n.flag("count_include_pad"))
-    return b.add(op, x)
+    return AveragePool(w.kernel, w.strides, w.pads, w.dilations, n.flag("ceil_mode"), n.flag("count_include_pad"))
 
 
 def _global_pool(name: str, how: How) -> OnnxOp:

@@ -16,6 +16,7 @@ from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Op
 from tensorwright.ops import activation as act
 from tensorwright.ops import elementwise as ew
+from tensorwright.ops.quantise import largest_of
 
 UNARY: Mapping[str, Callable[[], Op]] = {
     "Abs": ew.Abs,
@@ -251,12 +252,10 @@ def _cast(b: Builder, n: OnnxNode, dtype: DType) -> Value:
     n.ignore("round_mode")  # of f8e8m0fnu only
     if dtype is DType.f8e8m0fnu and x.type.dtype is not dtype:
         n.refuse("it rounds to powers of two")
-    if n.flag("saturate", True) and dtype in _LARGEST and x.type.dtype.is_float:
-        x = b.add(act.Clip(-_LARGEST[dtype], _LARGEST[dtype]), x)
+    limit = largest_of(dtype)
+    if n.flag("saturate", True) and limit is not None and x.type.dtype.is_float:
+        x = b.add(act.Clip(-limit, limit), x)
     return x if x.type.dtype is dtype else b.add(ew.Cast(dtype), x)
-
-
-_LARGEST = {DType.f8e4m3fn: 448.0, DType.f8e5m2: 57344.0, DType.f8e4m3fnuz: 240.0, DType.f8e5m2fnuz: 57344.0}
 
 
 OPS = [

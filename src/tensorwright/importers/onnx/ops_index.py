@@ -10,12 +10,13 @@ import numpy as np
 from tensorwright.importers.onnx.builder import Builder
 from tensorwright.importers.onnx.node import OnnxNode, Result, normal_axis, onnx_op
 from tensorwright.importers.onnx.ops_shape import expanded, filled
-from tensorwright.ir.dims import product
+from tensorwright.ir.dims import Dim, product
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
+from tensorwright.ops.decided import ReadSize
 from tensorwright.ops.elementwise import Add, Cast, Equal, Less, Sub, Where
 from tensorwright.ops.index import ArgMax, Gather
-from tensorwright.ops.order import CumSum, TopKIndices, TopKValues
+from tensorwright.ops.order import CumProd, CumSum, TopKIndices, TopKValues
 from tensorwright.ops.select import GatherElements, GatherNd, Reduction, ScatterElements, ScatterNd
 from tensorwright.ops.shape import Reshape, Transpose
 
@@ -84,20 +85,6 @@ def tensor_scatter(b: Builder, n: OnnxNode) -> Result:
     return b.add(ScatterElements(axis), cache, expanded(b, steps, update.type.shape), update)
 
 
-@onnx_op("Compress", since=9)
-def compress(b: Builder, n: OnnxNode) -> Result:
-    """The slices (without an axis, the elements) where a known condition holds."""
-    x = n.input(0)
-    chosen = np.flatnonzero(n.constant(1, "Compress needs a known condition"))
-    axis = n.axis("axis", None, x.type.rank) if n.has("axis") else 0
-    if not n.has("axis"):
-        x = b.add(Reshape((product(x.type.shape),)), x)
-    length = x.type.shape[axis]
-    if isinstance(length, int) and chosen.size and chosen[-1] >= length:
-        raise ValueError(f"its condition chooses position {chosen[-1]} of {length}")
-    return b.add(Gather(axis), x, b.constant(chosen))
-
-
 @onnx_op("TopK")
 def top_k_by_attribute(b: Builder, n: OnnxNode) -> Result:
     """Until opset 9 k is an attribute."""
@@ -107,26 +94,43 @@ def top_k_by_attribute(b: Builder, n: OnnxNode) -> Result:
 @onnx_op("TopK", since=10)
 def top_k(b: Builder, n: OnnxNode) -> Result:
     """The k best elements in order (`sorted=0` allows any order) and their positions; `largest` came with opset 11."""
-    k = n.integers(1, "TopK needs a known k")
-    if len(k) != 1:
-        raise ValueError(f"k must be one number, not {list(k)}")
-    return _top_k(b, n, k[0])
+    contents = b.contents(n.input(1))
+    if contents is None:
+        return _top_k(b, n, None)
+    if contents.size != 1:
+        raise ValueError(f"k must be one number, not {contents.size}")
+    return _top_k(b, n, contents.reshape(-1)[0])
 
 
-def _top_k(b: Builder, n: OnnxNode, k: int) -> list[Value]:
+def _top_k(b: Builder, n: OnnxNode, k: Dim | None) -> list[Value]:
+    """A k of None is read in a run."""
     n.ignore("sorted")
     x, largest = n.input(0), n.flag("largest", True)
     axis = n.axis("axis", -1, x.type.rank)
+    if k is None:
+        most = x.type.shape[axis]
+        k = b.decided_dim(f"{n.proto.output[0] or n.proto.output[1]}_k", most)
+        b.add(ReadSize(k, most), n.input(1))
     return [b.add(TopKValues(k, axis, largest), x), b.add(TopKIndices(k, axis, largest), x)]
 
 
 @onnx_op("CumSum", since=11)
 def cum_sum(b: Builder, n: OnnxNode) -> Result:
     """Running sums along a known axis."""
-    x, axis = n.input(0), n.integers(1, "CumSum needs a known axis")
+    return b.add(CumSum(_running_axis(n), n.flag("exclusive"), n.flag("reverse")), n.input(0))
+
+
+@onnx_op("CumProd", since=26)
+def cum_prod(b: Builder, n: OnnxNode) -> Result:
+    """Running products along a known axis."""
+    return b.add(CumProd(_running_axis(n), n.flag("exclusive"), n.flag("reverse")), n.input(0))
+
+
+def _running_axis(n: OnnxNode) -> int:
+    axis = n.integers(1, f"{n.proto.op_type} needs a known axis")
     if len(axis) != 1:
         raise ValueError(f"the axis must be one number, not {list(axis)}")
-    return b.add(CumSum(normal_axis(axis[0], x.type.rank), n.flag("exclusive"), n.flag("reverse")), x)
+    return normal_axis(axis[0], n.input(0).type.rank)
 
 
 @onnx_op("ReverseSequence", since=10)
@@ -214,10 +218,10 @@ OPS = [
     scatter_elements,
     scatter_nd,
     tensor_scatter,
-    compress,
     top_k_by_attribute,
     top_k,
     cum_sum,
+    cum_prod,
     reverse_sequence,
     max_unpool,
     hardmax,

@@ -7,15 +7,18 @@ import math
 
 import numpy as np
 
+from tensorwright.importers.onnx import narrow
+from tensorwright.importers.onnx.attention import composed_attention, limits_or_shows_scores, padded_mask
 from tensorwright.importers.onnx.builder import Builder
+from tensorwright.importers.onnx.counting import causal_mask
 from tensorwright.importers.onnx.node import OnnxNode, Result, onnx_op
+from tensorwright.ir.dims import Dim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
-from tensorwright.ops.attention import Attention
 from tensorwright.ops.elementwise import Add, Equal, Mul, Where
 from tensorwright.ops.linear import MatMul
 from tensorwright.ops.reduce import Reduce
-from tensorwright.ops.shape import Expand, Reshape, Transpose
+from tensorwright.ops.shape import Concat, Expand, Reshape, Transpose
 
 
 @onnx_op("MatMul")
@@ -49,34 +52,41 @@ def _scaled(b: Builder, x: Value, factor: float) -> Value:
 
 @onnx_op("Attention", since=23)
 def attention(b: Builder, n: OnnxNode) -> Result:
-    """Scaled dot-product attention without cache. Fewer key heads than query heads are repeated (grouped queries)."""
-    if any(v is not None for v in n.inputs[4:]):
-        n.refuse("it keeps past keys and values", "export the model without a key/value cache")
-    if (
-        n.attr("softcap", float, 0.0) != 0.0
-        or n.attr("left_window_size", int, -1) >= 0
-        or n.attr("right_window_size", int, -1) >= 0
-    ):
-        n.refuse("it limits its scores by softcap or by a window")
-    n.ignore("softmax_precision", "qk_matmul_output_mode")
+    """Scaled dot-product attention. Keys and values of a cache come before the given ones; both are outputs."""
     flat = n.input(0).type.rank == 3
     q = _heads(b, n, n.input(0), n.attr("q_num_heads", int, 0))
     k, v = (_heads(b, n, n.input(i), n.attr("kv_num_heads", int, 0)) for i in (1, 2))
-    k, v = (_repeated(b, n, x, q) for x in (k, v))
+    past: Dim = 0
+    if n.optional(4) is not None or n.optional(5) is not None:
+        past = n.input(4).type.shape[2]
+        k, v = b.add(Concat(2), n.input(4), k), b.add(Concat(2), n.input(5), v)
     width = q.type.shape[-1]
     if not isinstance(width, int):
         n.refuse(f"its head size {width} is symbolic", "give every input a fixed shape with shapes=")
     scale = n.attr("scale", float, 1.0 / math.sqrt(max(width, 1)))
-    mask = _mask(b, n, q, k)
-    y = b.add(Attention(scale), q, k, v, *(() if mask is None else (mask,)))
+    rest = []
+    if limits_or_shows_scores(n):
+        y, scores = composed_attention(b, n, q, k, v, past, scale)
+        rest = [scores]
+    else:
+        n.ignore("softmax_precision", "qk_matmul_output_mode", "softcap", "left_window_size", "right_window_size")
+        y = _fused(b, n, q, k, v, past, scale)
+    if flat:
+        y = b.add(Transpose((0, 2, 1, 3)), y)
+        y = b.add(Reshape((*y.type.shape[:2], y.type.shape[2] * y.type.shape[3])), y)
+    return [y, k, v, *rest]
+
+
+def _fused(b: Builder, n: OnnxNode, q: Value, k: Value, v: Value, past: Dim, scale: float) -> Value:
+    """Attention as one op. Fewer key heads than query heads are repeated (grouped queries)."""
+    k, v = (_repeated(b, n, x, q) for x in (k, v))
+    mask = _mask(b, n, q, k, past)
+    y = narrow.attention(b, scale, q, k, v, mask)
     given = n.optional(3)
     if mask is not None and given is not None and given.type.dtype is DType.bool:
         highest = b.add(Reduce("max", (mask.type.rank - 1,), True), mask)  # a query that may attend to nothing gives 0
         y = b.add(Where(), b.add(Equal(), highest, b.scalar(-np.inf, highest.type.dtype)), b.scalar(0, y.type.dtype), y)
-    if not flat:
-        return y
-    y = b.add(Transpose((0, 2, 1, 3)), y)
-    return b.add(Reshape((*y.type.shape[:2], y.type.shape[2] * y.type.shape[3])), y)
+    return y
 
 
 def _heads(b: Builder, n: OnnxNode, x: Value, count: int) -> Value:
@@ -102,19 +112,13 @@ def _repeated(b: Builder, n: OnnxNode, x: Value, q: Value) -> Value:
     return b.add(Reshape((batch, wanted, sequence, width)), x)
 
 
-def _mask(b: Builder, n: OnnxNode, q: Value, k: Value) -> Value | None:
-    """The additive mask: the given one (false of a bool mask is -inf), plus the causal triangle."""
-    dtype = q.type.dtype
-    mask = n.optional(3)
-    if mask is not None and mask.type.dtype is DType.bool:
-        mask = b.add(Where(), mask, b.scalar(0.0, dtype), b.scalar(-np.inf, dtype))
+def _mask(b: Builder, n: OnnxNode, q: Value, k: Value, past: Dim) -> Value | None:
+    """The additive mask: the given one (false of a bool mask is -inf), plus the causal triangle behind the cache."""
+    rows, columns = q.type.shape[2], k.type.shape[2]
+    mask = padded_mask(b, n, q.type.dtype, columns)
     if not n.flag("is_causal"):
         return mask
-    rows, columns = q.type.shape[2], k.type.shape[2]
-    if not isinstance(rows, int) or not isinstance(columns, int):
-        n.refuse("its causal mask needs known sequence lengths", "give every input a fixed shape with shapes=")
-    n.limit_constant(rows * columns)
-    causal = b.constant(np.triu(np.full((rows, columns), -np.inf, np.float32), 1).astype(dtype.numpy))
+    causal = causal_mask(b, n, rows, columns, past, q.type.dtype)
     return causal if mask is None else b.add(Add(), mask, causal)
 
 

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from tensorwright.importers.onnx.builder import Builder
+from tensorwright.importers.onnx.counting import causal_mask, positions
 from tensorwright.importers.onnx.node import OnnxNode, OnnxOp, Result, onnx_op
 from tensorwright.importers.onnx.ops_conv import convolved
+from tensorwright.importers.onnx.ops_shape import filled
 from tensorwright.ir.dims import Dim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
@@ -23,8 +25,6 @@ from tensorwright.ops.linear import MatMul
 from tensorwright.ops.norm import LayerNorm
 from tensorwright.ops.reduce import Reduce
 from tensorwright.ops.shape import Concat, Reshape, Slice, Transpose
-
-_GIVE_SHAPES = "give every input a fixed shape with shapes="
 
 
 def _microsoft(name: str) -> Callable[[Callable[[Builder, OnnxNode], Result]], OnnxOp]:
@@ -162,9 +162,7 @@ def embed_layer_norm(b: Builder, n: OnnxNode) -> Result:
     if not n.output_used(1) and not n.output_used(2):
         return y
     if mask is None:
-        if not isinstance(ids.type.shape[0], int):
-            n.refuse("it makes a mask for a symbolic batch", _GIVE_SHAPES)
-        return y, b.constant(np.zeros(ids.type.shape[0], np.int32)), total
+        return y, filled(b, np.zeros((), np.int32), ids.type.shape[:1]), total
     return y, b.add(Reduce("sum", (1,), False), mask), total
 
 
@@ -245,8 +243,8 @@ def _padding(b: Builder, n: OnnxNode, mask: Value | None, q: Value, k: Value) ->
         kept = b.add(Reshape((batch, 1, 1, keys)), mask)
     elif shape == (batch, rows, keys):
         kept = b.add(Reshape((batch, 1, rows, keys)), mask)
-    elif shape == (batch,) and isinstance(keys, int):
-        place = b.constant(np.arange(keys, dtype=mask.type.dtype.numpy))
+    elif shape == (batch,):
+        place = positions(b, n, 0, keys, mask.type.dtype)
         kept = b.add(ew.Less(), place, b.add(Reshape((batch, 1, 1, 1)), mask))
     else:
         n.refuse(f"a mask of the form {mask.type} is not supported", "mask by flags for each key")
@@ -260,11 +258,9 @@ def _causal(b: Builder, n: OnnxNode, q: Value, k: Value) -> Value | None:
     if not n.flag("unidirectional"):
         return None
     rows, columns = q.type.shape[2], k.type.shape[2]
-    if not isinstance(rows, int) or rows != columns:
-        n.refuse("its causal mask needs as many keys as queries, of known number", _GIVE_SHAPES)
-    n.limit_constant(rows * rows)
-    lowest = np.triu(np.full((rows, rows), -np.inf, np.float32), 1)
-    return b.constant(lowest.astype(q.type.dtype.numpy))
+    if rows != columns:
+        n.refuse(f"its causal mask needs as many keys as queries, not {columns} and {rows}")
+    return causal_mask(b, n, rows, columns, 0, q.type.dtype)
 
 
 @_microsoft("RotaryEmbedding")
@@ -300,13 +296,11 @@ def rotary_embedding(b: Builder, n: OnnxNode) -> Result:
 
 def _angles(b: Builder, n: OnnxNode, table: Value, length: Dim) -> Value:
     """[batch or 1, 1, sequence, half] of a table, at positions given for every word or for the first one."""
-    positions = n.input(1)
-    if positions.type.rank == 1:
-        if not isinstance(length, int):
-            n.refuse("it counts positions of a symbolic dim", _GIVE_SHAPES)
-        steps = b.constant(np.arange(length, dtype=positions.type.dtype.numpy).reshape(1, length))
-        positions = b.add(ew.Add(), steps, positions)
-    rows = b.add(Gather(0), table, positions)
+    places = n.input(1)
+    if places.type.rank == 1:
+        steps = b.add(Reshape((1, length)), positions(b, n, 0, length, places.type.dtype))
+        places = b.add(ew.Add(), steps, places)
+    rows = b.add(Gather(0), table, places)
     batch, sequence, half = rows.type.shape
     return b.add(Reshape((batch, 1, sequence, half)), rows)
 

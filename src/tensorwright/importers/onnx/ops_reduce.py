@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tensorwright.importers.onnx.builder import Builder
+from tensorwright.importers.onnx.narrow import softmax
 from tensorwright.importers.onnx.node import OnnxNode, OnnxOp, Result, normal_axes, onnx_op
 from tensorwright.ir.dims import product
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Op
 from tensorwright.ops.elementwise import Abs, Add, Div, Equal, Exp, Log, Mul, Sqrt, Sub, Where
 from tensorwright.ops.index import ArgMax, ArgMin
-from tensorwright.ops.reduce import How, LogSoftmax, Reduce, Softmax
+from tensorwright.ops.reduce import How, LogSoftmax, Reduce
 from tensorwright.ops.shape import Reshape
 
 AXES_INPUT_SINCE = 18
@@ -84,7 +85,11 @@ def _reduced(b: Builder, n: OnnxNode, reducer: Reducer, axes: tuple[int, ...]) -
     return reducer(b, x, chosen, keepdims)
 
 
-def _softmax_flattened(name: str, make: Callable[[int], Op]) -> OnnxOp:
+def _log_softmax(b: Builder, x: Value, axis: int) -> Value:
+    return b.add(LogSoftmax(axis), x)
+
+
+def _softmax_flattened(name: str, make: Callable[[Builder, Value, int], Value]) -> OnnxOp:
     """Until opset 12: over all dims from `axis` on together."""
 
     def translate(b: Builder, n: OnnxNode) -> Result:
@@ -92,15 +97,15 @@ def _softmax_flattened(name: str, make: Callable[[int], Op]) -> OnnxOp:
         axis = n.cut("axis", 1, x.type.rank)
         rest = x.type.shape[axis:]
         if len(rest) == 1:
-            return b.add(make(axis), x)
+            return make(b, x, axis)
         flat = b.add(Reshape((*x.type.shape[:axis], product(rest))), x)
-        return b.add(Reshape(x.type.shape), b.add(make(axis), flat))
+        return b.add(Reshape(x.type.shape), make(b, flat, axis))
 
     return OnnxOp(name, 7, translate)
 
 
-def _softmax(name: str, make: Callable[[int], Op]) -> OnnxOp:
-    return OnnxOp(name, 13, lambda b, n: b.add(make(n.axis("axis", -1, n.input(0).type.rank)), n.input(0)))
+def _softmax(name: str, make: Callable[[Builder, Value, int], Value]) -> OnnxOp:
+    return OnnxOp(name, 13, lambda b, n: make(b, n.input(0), n.axis("axis", -1, n.input(0).type.rank)))
 
 
 def _arg(name: str, make: Callable[[int, bool, bool], Op]) -> OnnxOp:
@@ -125,10 +130,10 @@ def lp_normalization(b: Builder, n: OnnxNode) -> Result:
 
 OPS = [
     *(form for name, reducer in REDUCERS.items() for form in _reduce_forms(name, reducer)),
-    _softmax_flattened("Softmax", Softmax),
-    _softmax_flattened("LogSoftmax", LogSoftmax),
-    _softmax("Softmax", Softmax),
-    _softmax("LogSoftmax", LogSoftmax),
+    _softmax_flattened("Softmax", softmax),
+    _softmax_flattened("LogSoftmax", _log_softmax),
+    _softmax("Softmax", softmax),
+    _softmax("LogSoftmax", _log_softmax),
     _arg("ArgMax", ArgMax),
     _arg("ArgMin", ArgMin),
     lp_normalization,

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorwright.importers.onnx.builder import Builder
+from tensorwright.importers.onnx.counting import column, positions
 from tensorwright.importers.onnx.node import OnnxNode, Result, normal_axes, onnx_op
 from tensorwright.importers.onnx.tensors import dtype_of
-from tensorwright.ir.dims import Dim, product
+from tensorwright.ir.dims import Dim, maximum, product
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Array
 from tensorwright.ir.source_builder import FOLD_LIMIT_ELEMS
 from tensorwright.ops.check import broadcast_shapes
-from tensorwright.ops.elementwise import Add, Cast, Equal, Less, Where
+from tensorwright.ops.elementwise import Add, Cast, Equal, Less, LessEqual, Where
 from tensorwright.ops.index import Gather
 from tensorwright.ops.reduce import Reduce
 from tensorwright.ops.shape import Expand, Reshape, ShapeOf, Transpose
@@ -264,7 +265,12 @@ def filled(b: Builder, value: Array, shape: tuple[Dim, ...]) -> Value:
 
 @onnx_op("Range", since=11)
 def range_(b: Builder, n: OnnxNode) -> Result:
-    """Numbers from start to limit in steps of delta, all known."""
+    """Numbers from start to limit in steps of delta, all known or steps of 1 between dims."""
+    if any(b.known(n.input(i)) is None for i in (0, 1)) and b.known(n.input(2)) == 1:
+        first, end = (n.dims(i, "Range needs known bounds") for i in (0, 1))
+        if len(first) != 1 or len(end) != 1:
+            raise ValueError("start and limit must be scalars")
+        return positions(b, n, first[0], maximum(*first, *end), n.input(0).type.dtype)
     start, limit, delta = (n.constant(i, "Range needs known bounds").reshape(-1) for i in range(3))
     if not (start.size == limit.size == delta.size == 1) or delta[0] == 0:
         raise ValueError("start, limit and delta must be scalars, and delta not 0")
@@ -278,14 +284,15 @@ def eye_like(b: Builder, n: OnnxNode) -> Result:
     """Ones on a diagonal of a matrix of known size."""
     x = n.input(0)
     dtype = dtype_of(n.dtype_attr("dtype")) if n.has("dtype") else x.type.dtype
-    if dtype is None or x.type.rank != 2 or not x.type.is_static:
-        n.refuse(
-            f"it needs a matrix of known size and a supported dtype, not {x.type}",
-            "give every input a fixed shape with shapes=",
-        )
-    rows, columns = x.type.static_shape
-    n.limit_constant(rows * columns)
-    return b.constant(np.eye(rows, columns, n.attr("k", int, 0), dtype.numpy))
+    if dtype is None or x.type.rank != 2:
+        n.refuse(f"it needs a matrix and a supported dtype, not {x.type}")
+    (rows, columns), k = x.type.shape, n.attr("k", int, 0)
+    if isinstance(rows, int) and isinstance(columns, int):
+        n.limit_constant(rows * columns)
+        return b.constant(np.eye(rows, columns, k, dtype.numpy))
+    diagonal = b.add(Add(), column(b, n, 0, rows), b.scalar(k, DType.i64))
+    is_one = b.add(Equal(), positions(b, n, 0, columns), diagonal)
+    return is_one if dtype is DType.bool else b.add(Cast(dtype), is_one)
 
 
 @onnx_op("Trilu", since=14)
@@ -294,11 +301,14 @@ def trilu(b: Builder, n: OnnxNode) -> Result:
     x, upper = n.input(0), n.flag("upper", True)
     k = int(n.constant(1, "Trilu needs a known diagonal").reshape(())) if n.optional(1) is not None else 0
     rows, columns = x.type.shape[-2:] if x.type.rank > 1 else (0, 0)
-    if not isinstance(rows, int) or not isinstance(columns, int):
-        n.refuse(f"it needs matrices of known size, not {x.type}", "give every input a fixed shape with shapes=")
-    n.limit_constant(rows * columns)
-    index = np.arange(columns)[None, :] - np.arange(rows)[:, None]
-    mask = b.constant(index >= k if upper else index <= k)
+    if isinstance(rows, int) and isinstance(columns, int):
+        n.limit_constant(rows * columns)
+        index = np.arange(columns)[None, :] - np.arange(rows)[:, None]
+        mask = b.constant(index >= k if upper else index <= k)
+    else:
+        diagonal = b.add(Add(), column(b, n, 0, rows), b.scalar(k, DType.i64))
+        places = positions(b, n, 0, columns)
+        mask = b.add(LessEqual(), *((diagonal, places) if upper else (places, diagonal)))
     return b.add(Where(), mask, x, b.scalar(0, x.type.dtype))
 
 

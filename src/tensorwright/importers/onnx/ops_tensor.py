@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import cast
 
 from tensorwright.importers.onnx.builder import Builder
 from tensorwright.importers.onnx.node import OnnxNode, Result, normal_axes, normal_axis, onnx_op
-from tensorwright.ir.dims import Dim, maximum, minimum
+from tensorwright.ir.dims import Dim, Undecided, ceil_div, low, maximum, minimum
 from tensorwright.ir.graph import Value
 from tensorwright.ops.index import Gather
 from tensorwright.ops.shape import Concat, Pad, PadMode, Slice, Tile
@@ -38,7 +39,7 @@ def split(b: Builder, n: OnnxNode) -> Result:
     return _split(b, n, sizes, n.attr("num_outputs", int, len(n.used_outputs)))
 
 
-def _split(b: Builder, n: OnnxNode, sizes: tuple[int, ...] | None, parts: int) -> list[Value]:
+def _split(b: Builder, n: OnnxNode, sizes: Sequence[Dim] | None, parts: int) -> list[Value]:
     """One slice per part. Without sizes the parts are equal, the last one possibly smaller."""
     x = n.input(0)
     axis = n.axis("axis", 0, x.type.rank)
@@ -46,17 +47,16 @@ def _split(b: Builder, n: OnnxNode, sizes: tuple[int, ...] | None, parts: int) -
     if parts != len(n.used_outputs) or parts < 1:
         raise ValueError(f"it has {len(n.used_outputs)} outputs for {parts} parts")
     if sizes is None:
-        if not isinstance(length, int):
-            n.refuse(f"it splits the symbolic dim {length} into equal parts", _GIVE_SHAPES)
-        chunk = -(-length // parts)
-        sizes = tuple(min(chunk, max(length - i * chunk, 0)) for i in range(parts))
+        chunk = ceil_div(length, parts)
+        sizes = [minimum(chunk, maximum(length - chunk * i, 0)) for i in range(parts)]
+    fixed = [size for size in sizes if isinstance(size, int)]
     if (
         len(sizes) != len(n.used_outputs)
-        or min(sizes, default=0) < 0
-        or (isinstance(length, int) and sum(sizes) != length)
+        or min(fixed, default=0) < 0
+        or (isinstance(length, int) and sum(fixed) != length)
     ):
         raise ValueError(f"parts {list(sizes)} do not make up axis {axis} of {x.type} in {len(n.used_outputs)} outputs")
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    ends = list(itertools.accumulate(sizes))
     return [
         x if size == length else b.add(Slice((end - size,), (end,), (axis,), (1,)), x)
         for size, end in zip(sizes, ends, strict=True)
@@ -119,7 +119,8 @@ def _bounds(n: OnnxNode, start: Dim, end: Dim, step: int, length: Dim) -> tuple[
         begin, stop, _ = slice(start, end, step).indices(length)
         return begin, stop if (stop - begin) * step > 0 else begin
     if step < 0:
-        n.refuse(f"it walks the symbolic dim {length} backwards", _GIVE_SHAPES)
+        first, last = (_clamped_backwards(n, bound, length) for bound in (start, end))
+        return first, minimum(first, last)
     first, last = (_clamped(n, bound, length) for bound in (start, end))
     return first, last if first == 0 else maximum(first, last)
 
@@ -129,9 +130,24 @@ def _clamped(n: OnnxNode, bound: Dim, length: Dim) -> Dim:
         if bound >= 2**31 - 1:  # the usual way to say "to the end"
             return length
         return minimum(bound, length) if bound >= 0 else maximum(length + bound, 0)
-    if any(c < 0 for _, c in bound.terms):
+    if any(c < 0 for _, c in bound.terms) and not _is_natural(bound):
         n.refuse(f"its bound {bound} may be negative", _GIVE_SHAPES)
     return minimum(bound, length)
+
+
+def _clamped_backwards(n: OnnxNode, bound: Dim, length: Dim) -> Dim:
+    if not isinstance(bound, int):
+        n.refuse(f"it walks the dim {length} backwards from or to {bound}", _GIVE_SHAPES)
+    if abs(bound) >= 2**31 - 1:
+        return length - 1 if bound > 0 else -1
+    return minimum(bound, length - 1) if bound >= 0 else maximum(length + bound, -1)
+
+
+def _is_natural(dim: Dim) -> bool:
+    try:
+        return low(dim) >= 0
+    except Undecided:
+        return False
 
 
 @onnx_op("Pad")

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 import onnx.checker
+import onnx.helper
 import onnx.inliner
 import onnx.shape_inference
 import onnx.version_converter
@@ -76,7 +77,7 @@ def prepared(proto: ModelProto, where: str) -> ModelProto:
                 do="export the model again without functions",
             ) from error
     if 0 < opset_of(proto) < OLDEST_OPSET and all(node.op_type not in _NOT_CONVERTED for node in proto.graph.node):
-        proto = _if_possible(lambda: onnx.version_converter.convert_version(proto, OLDEST_OPSET), proto)
+        proto = _if_possible(functools.partial(_converted, proto), proto)
     opset = opset_of(proto)
     for call in sorted({node.op_type for node in proto.graph.node if _only_as_function(node, opset)}):
         if _damaged(proto, call, opset):
@@ -98,6 +99,18 @@ def _if_possible(change: Callable[[], ModelProto], proto: ModelProto) -> ModelPr
         return change()
     except _ONNX_ERRORS:
         return proto
+
+
+def _converted(proto: ModelProto) -> ModelProto:
+    """In the oldest opset that is read. The converter trusts what it is given, and crashes, so the model is checked
+    before: without its stored tensors, which the checker would look for in files."""
+    bare = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
+    graph, given = proto.graph, {info.name for info in proto.graph.input}
+    stored = [t for t in graph.initializer if t.name not in given]
+    infos = [onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in stored]
+    bare.graph.CopyFrom(onnx.helper.make_graph(graph.node, graph.name, [*graph.input, *infos], graph.output))
+    onnx.checker.check_model(bare)
+    return onnx.version_converter.convert_version(proto, OLDEST_OPSET)
 
 
 def _only_as_function(node: NodeProto, opset: int) -> bool:
@@ -147,9 +160,11 @@ def node_problem(node: NodeProto, opsets: Mapping[str, int], ir_version: int) ->
     if any(True for _ in bodies(node)):
         return None
     context = onnx.checker.C.CheckerContext()
-    context.ir_version, context.opset_imports = max(ir_version, 3), dict(opsets)
     try:
+        context.ir_version, context.opset_imports = max(ir_version, 3), dict(opsets)
         onnx.checker.check_node(node, context)
+    except TypeError:  # of the assignments: the checker holds versions as 32-bit integers
+        return f"there is no IR version {ir_version} with the opsets {dict(opsets)}"
     except onnx.checker.ValidationError as error:
         return str(error).partition("\n")[0]
     except UnicodeDecodeError:  # a message of the checker that quotes damaged text

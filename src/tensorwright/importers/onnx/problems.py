@@ -26,6 +26,11 @@ class Problems:
         """Something in the model contradicts itself or ONNX."""
         self._mistakes.append(text)
 
+    @property
+    def first(self) -> str:
+        """One of them in a sentence; "" when there is none."""
+        return next((_described(*key[:2], names) for key, names in self._refusals.items()), "".join(self._mistakes[:1]))
+
     def raise_any(self, where: str) -> None:
         """Raise UnsupportedError M201 when there are refusals, ModelError M104 when there are only mistakes."""
         if self._refusals:

@@ -4,21 +4,27 @@
 from __future__ import annotations
 
 import math
-import pathlib
+import sys
 from collections.abc import Callable
 
 import numpy as np
 from onnx import TensorProto, TypeProto, helper, numpy_helper
-from onnx.checker import ValidationError
-from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from tensorwright.errors import ModelError
+from tensorwright.importers.onnx.external import TensorData
 from tensorwright.ir.dims import Dim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 
 NO_NUMBERS = (TensorProto.STRING, TensorProto.COMPLEX64, TensorProto.COMPLEX128)
 """Element types that ONNX has and the IR does not."""
+
+
+_BELOW_A_BYTE = frozenset(
+    number
+    for name, number in TensorProto.DataType.items()
+    if name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2", "FLOAT6E2M3", "FLOAT6E3M2")
+)
+"""Element types of which a byte of raw data holds more than one, or a part."""
 
 
 class UnsupportedTypeError(ValueError):
@@ -79,21 +85,24 @@ def type_of_kind(kind: str) -> TypeProto:
     return result
 
 
-def array_of(tensor: TensorProto, folder: pathlib.Path | None) -> Array:
-    """The elements of a tensor. External data is read from inside `folder` only.
+def array_of(tensor: TensorProto, data: TensorData) -> Array:
+    """The elements of a tensor: a read-only view of its raw data where its elements fill whole bytes.
 
     Raises UnsupportedTypeError for a dtype the IR lacks, ValueError for damage, ModelError for external data.
     """
-    if dtype_of(tensor.data_type) is None:
+    dtype = dtype_of(tensor.data_type)
+    if dtype is None:
         raise UnsupportedTypeError(
             f"tensor {tensor.name!r} has data type {dtype_name(tensor.data_type)}, which is not supported"
         )
     if any(d < 0 for d in tensor.dims):
         raise ValueError(f"tensor {tensor.name!r} has a negative dimension in {list(tensor.dims)}")
-    if uses_external_data(tensor):
-        _load_external(tensor, folder)
+    raw = data.bytes_of(tensor)
     try:
-        array = numpy_helper.to_array(tensor)
+        if raw is None or tensor.data_type in _BELOW_A_BYTE or sys.byteorder == "big":
+            array = numpy_helper.to_array(tensor if raw is None else _inside(tensor, raw))
+        else:
+            array = raw.view(dtype.numpy).reshape(tuple(tensor.dims))
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"tensor {tensor.name!r} of shape {list(tensor.dims)} is damaged: {error}") from error
     if array.shape != tuple(tensor.dims):
@@ -102,6 +111,11 @@ def array_of(tensor: TensorProto, folder: pathlib.Path | None) -> Array:
             f"its shape {list(tensor.dims)} needs {math.prod(tensor.dims)}"
         )
     return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _inside(tensor: TensorProto, raw: Array) -> TensorProto:
+    """The tensor with its data inside."""
+    return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=raw.tobytes())
 
 
 def declared_type(
@@ -127,41 +141,3 @@ def declared_type(
         fixed = dim.HasField("dim_value") and dim.dim_value >= 0
         shape.append(dim.dim_value if fixed else symbol(axis, dim.dim_param))
     return dtype, tuple(shape)
-
-
-def _load_external(tensor: TensorProto, folder: pathlib.Path | None) -> None:
-    location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-    if folder is None:
-        raise ModelError(
-            f"the data of tensor {tensor.name!r} lies in another file, {location!r}",
-            where="a model in memory",
-            code="M108",
-            do="give the path of the .onnx file, or load the external data into the model first",
-        )
-    root = folder.resolve()
-    path = (root / location).resolve()
-    if not location or not path.is_relative_to(root):
-        raise ModelError(
-            f"the data of tensor {tensor.name!r} lies outside the model's folder",
-            where=str(folder),
-            code="M108",
-            why=f"location {location!r}",
-            do="move the data file beside the .onnx file",
-        )
-    if not path.is_file():
-        raise ModelError(
-            f"the data file {location!r} of tensor {tensor.name!r} does not exist",
-            where=str(folder),
-            code="M108",
-            do="copy the data file beside the .onnx file",
-        )
-    try:
-        load_external_data_for_tensor(tensor, str(root))
-    except (OSError, ValueError, RuntimeError, ValidationError) as error:
-        raise ModelError(
-            f"the data of tensor {tensor.name!r} cannot be read",
-            where=str(path),
-            why=str(error),
-            code="M108",
-            do="export the model again: the data file is shorter or older than the model",
-        ) from error

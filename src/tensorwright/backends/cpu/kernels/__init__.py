@@ -13,17 +13,23 @@ from tensorwright.backends.cpu.kernels.conv_direct import ConvDirect
 from tensorwright.backends.cpu.kernels.conv_grouped import ConvGrouped
 from tensorwright.backends.cpu.kernels.conv_winograd import ConvWinograd
 from tensorwright.backends.cpu.kernels.cum_sum import CumSumRows
+from tensorwright.backends.cpu.kernels.decided import NonZeroScan, ShapeWriter, SizeReader
 from tensorwright.backends.cpu.kernels.deconv import Deconv
 from tensorwright.backends.cpu.kernels.dense_generic import DenseGeneric
+from tensorwright.backends.cpu.kernels.determinant import DeterminantLu
 from tensorwright.backends.cpu.kernels.gather import GatherRows
 from tensorwright.backends.cpu.kernels.gemm import Gemm
 from tensorwright.backends.cpu.kernels.grid_sample import GridSampleNd
 from tensorwright.backends.cpu.kernels.index_elements import IndexElements
+from tensorwright.backends.cpu.kernels.linear_attention import LinearAttentionColumns
 from tensorwright.backends.cpu.kernels.lrn import LrnChannels
+from tensorwright.backends.cpu.kernels.max_roi_pool import MaxRoiPoolCells
+from tensorwright.backends.cpu.kernels.nms import NmsGreedy
 from tensorwright.backends.cpu.kernels.norm import NormRows
 from tensorwright.backends.cpu.kernels.pointwise import PointwiseNd
 from tensorwright.backends.cpu.kernels.pool import PoolNd
 from tensorwright.backends.cpu.kernels.pool_indices import PoolIndices
+from tensorwright.backends.cpu.kernels.random import RandomBlocks, RandomKeys
 from tensorwright.backends.cpu.kernels.recurrent import RecurrentFused
 from tensorwright.backends.cpu.kernels.reduce import ReduceNd
 from tensorwright.backends.cpu.kernels.resize import ResizeTables
@@ -55,6 +61,15 @@ _FAMILIES: tuple[KernelFamily[Any, Any, Any], ...] = (
     CumSumRows(),
     GridSampleNd(),
     RoiAlignCells(),
+    MaxRoiPoolCells(),
+    DeterminantLu(),
+    LinearAttentionColumns(),
+    NonZeroScan(),
+    SizeReader(),
+    ShapeWriter(),
+    NmsGreedy(),
+    RandomKeys(),
+    RandomBlocks(),
     ResizeTables(),
     RecurrentFused(),
 )

@@ -63,7 +63,7 @@ class _Search:
         self.nest = RowNest(x.shape, [x.strides, out], axes, t.lanes(x.dtype), t.vector_registers)
         self.dtype, self.element = x.dtype, ELEMENTS[x.dtype]
 
-    def row(self, kept: Index, count: int) -> None:
+    def row(self, kept: Index, count: Reg | int) -> None:
         f, nest, largest = self.f, self.nest, isinstance(self.op, ArgMax)
         read = Reader(f, nest, f.arg("in0"), 0, self.element)
         ty, ids = vector(nest.lanes, self.element), vector(nest.lanes, "i64")

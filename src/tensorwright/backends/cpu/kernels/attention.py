@@ -12,14 +12,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Operand, Reject, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, aligned_strides, body_problem, load_lanes, problem_of
 from tensorwright.backends.cpu.kernels.attention_pack import pack_keys, pack_values
-from tensorwright.backends.cpu.kernels.microkernel import choose, rank1_update, unrolled, zero_tile
+from tensorwright.backends.cpu.kernels.microkernel import (
+    choose,
+    if_any,
+    may,
+    rank1_update,
+    rest_rows,
+    unrolled,
+    zero_tile,
+)
+from tensorwright.backends.cpu.kernels.rows import first_lanes
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.backends.cpu.vector_math import exp
+from tensorwright.ir.dims import Dim, SymDim, ceil_div, high, low
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 from tensorwright.ops.attention import Attention
@@ -76,7 +87,7 @@ def attention_shape(p: Problem) -> AttentionShape | str:
     def strides(o: Operand) -> tuple[int, ...]:
         return aligned_strides(o, rank)
 
-    if k.shape[-2] == 0:
+    if low(k.shape[-2]) == 0:
         return "there are no keys"
     return AttentionShape(
         p.output.shape[:-2],
@@ -104,7 +115,7 @@ def _shape_of(w: Workload) -> AttentionShape:
 class AttentionTiled(KernelFamily[AttentionConfig, CpuTarget, CpuKernel]):
     """Attention of f32 over any batch dims and strides, with optional additive mask and fused epilogue."""
 
-    name, version, config = "attention_tiled", 1, AttentionConfig
+    name, version, config = "attention_tiled", 2, AttentionConfig
 
     def accepts(self, w: Workload, t: CpuTarget) -> Accept | Reject:
         p = problem_of(w)
@@ -127,7 +138,7 @@ class AttentionTiled(KernelFamily[AttentionConfig, CpuTarget, CpuKernel]):
     def emit(
         self, w: Workload, c: AttentionConfig, t: CpuTarget, symbol: str, constants: dict[int, Array]
     ) -> CpuKernel:
-        return _Emitter(problem_of(w), _shape_of(w), c, t, symbol, len(w.inputs)).kernel()
+        return _Emitter(w, problem_of(w), _shape_of(w), c, t, symbol).kernel()
 
 
 class _Emitter:
@@ -135,20 +146,21 @@ class _Emitter:
     reciprocal or running sum, running maximum and correction, then partial outputs."""
 
     def __init__(
-        self, p: Problem, s: AttentionShape, c: AttentionConfig, t: CpuTarget, symbol: str, inputs: int
+        self, w: Workload, p: Problem, s: AttentionShape, c: AttentionConfig, t: CpuTarget, symbol: str
     ) -> None:
         self.p, self.s, self.c, self.symbol = p, s, c, symbol
         self.lanes = t.lanes(DType.f32)
         self.ty = vector(self.lanes)
         self.width = c.vectors * self.lanes
-        self.panels = math.ceil(s.n / self.width)
+        self.panels = high(ceil_div(s.n, self.width))
         self.block_panels = min(self.panels, math.ceil(c.block / self.width)) if c.block else self.panels
-        self.blocks = math.ceil(self.panels / self.block_panels)
+        self.is_online = self.panels > self.block_panels
         self.e_padded = math.ceil(s.e / self.lanes) * self.lanes
-        self.row_tiles = math.ceil(s.m / c.rows)
+        self.row_tiles = cast(int, ceil_div(s.m, c.rows))
         self.score_stride = self.block_panels * self.width
         self.epilogue = Epilogue(p.fused, s.out, s.extras, len(s.out) - 1)
-        self.m = Module()
+        self.m, inputs = Module(), len(w.inputs)
+        self.m.takes_dims = w.is_symbolic
         pointers = [*(f"in{i}" for i in range(inputs)), "out", "workspace", "scratch"]
         self.f = self.m.function(symbol, [*(("ptr", name) for name in pointers), ("i64", "begin"), ("i64", "end")])
         self.extras = [self.f.arg(f"in{i}") for i in range(len(p.inputs), inputs)]
@@ -157,12 +169,12 @@ class _Emitter:
     def _lay_out_scratch(self) -> None:
         sizes = {
             "keys": self.panels * self.s.d * self.width,
-            "values": self.s.n * self.e_padded,
+            "values": high(self.s.n) * self.e_padded,
             "scores": self.c.rows * self.score_stride,
             "sums": self.c.rows,
             "peaks": self.c.rows,
             "corrections": self.c.rows,
-            "partial": self.c.rows * self.e_padded if self.blocks > 1 else 0,
+            "partial": self.c.rows * self.e_padded if self.is_online else 0,
         }
         self.part: dict[str, Reg] = {}
         offset = 0
@@ -172,8 +184,8 @@ class _Emitter:
         self.scratch_bytes = 4 * offset
 
     def kernel(self) -> CpuKernel:
-        f, s = self.f, self.s
-        full = s.m // self.c.rows
+        f, s, rows = self.f, self.s, self.c.rows
+        full, rest = s.m // rows, s.m % rows
         packed = f.var("i64", f.i64(-1))
         with f.loop(f.arg("begin"), f.arg("end")) as unit:
             head, tile = unit // self.row_tiles, unit % self.row_tiles
@@ -181,14 +193,14 @@ class _Emitter:
             with f.when(f.compare("ne", head, packed.get())):
                 packed.set(head)
                 self._pack(batch)
-            first = tile * self.c.rows
+            first = tile * rows
             choose(
                 f,
                 f.compare("slt", tile, full),
-                full > 0,
-                full < self.row_tiles,
-                lambda: self._rows(batch, first, self.c.rows),
-                lambda: self._rows(batch, first, s.m - full * self.c.rows),
+                may(full),
+                may(rest),
+                lambda: self._rows(batch, first, rows),
+                lambda: rest_rows(f, rest, rows, lambda count, at: self._rows(batch, first + at, count)),
             )
         f.ret()
         units = math.prod(s.batch) * self.row_tiles
@@ -213,20 +225,19 @@ class _Emitter:
 
     # -- one tile of query rows -------------------------------------------------------------------
     def _rows(self, batch: list[Reg], first: Reg, rows: int) -> None:
-        f, whole = self.f, self.s.n // self.score_stride
-        if self.blocks > 1:
-            self._start_online(rows)
-        if whole:
-            with f.loop(0, whole) as block:
-                self._block(batch, first, rows, block, self.score_stride)
-        if self.s.n % self.score_stride:
-            self._block(batch, first, rows, f.i64(whole), self.s.n % self.score_stride)
-        if self.blocks > 1:
-            with f.loop(0, rows) as i:
-                share = f.splat(f.const("float", 1.0) / f.load("float", self.part["sums"], i), self.lanes)
-                for at in range(0, self.e_padded, self.lanes):
-                    partial = f.load(self.ty, self.part["partial"], i * self.e_padded + at)
-                    self._store(batch, first + i, at, partial * share)
+        f, n, stride = self.f, self.s.n, self.score_stride
+        if not self.is_online:
+            self._block(batch, first, rows, f.i64(0), n)
+            return
+        self._start_online(rows)
+        with f.loop(0, n // stride) as block:
+            self._block(batch, first, rows, block, stride)
+        if_any(f, n % stride, lambda: self._block(batch, first, rows, f.i64(n // stride), n % stride))
+        with f.loop(0, rows) as i:
+            share = f.splat(f.const("float", 1.0) / f.load("float", self.part["sums"], i), self.lanes)
+            for at in range(0, self.e_padded, self.lanes):
+                partial = f.load(self.ty, self.part["partial"], i * self.e_padded + at)
+                self._store(batch, first + i, at, partial * share)
 
     def _start_online(self, rows: int) -> None:
         f = self.f
@@ -236,23 +247,32 @@ class _Emitter:
             for at in range(0, self.e_padded, self.lanes):
                 f.store(f.const(self.ty, 0.0), self.part["partial"], i * self.e_padded + at)
 
-    def _block(self, batch: list[Reg], first: Reg, rows: int, block: Reg, keys: int) -> None:
+    def _block(self, batch: list[Reg], first: Reg, rows: int, block: Reg, keys: Dim) -> None:
         """Scores, softmax and weighted sum of the `keys` keys of key block number `block`."""
-        f, panels = self.f, keys // self.width
-        if panels:
+        f, panels, rest, lanes = self.f, keys // self.width, keys % self.width, self.lanes
+        if high(panels) > 0:
             with f.loop(0, panels) as panel:
-                self._scores(batch, first, rows, block, panel, self.width)
-        if keys % self.width:
-            self._scores(batch, first, rows, block, f.i64(panels), keys % self.width)
+                self._scores(batch, first, rows, block, panel, self.c.vectors, lanes)
+        if isinstance(rest, SymDim):
+            for vectors in range(1, self.c.vectors + 1):
+                last = f.i64(rest - (vectors - 1) * lanes)  # one of these is in 1..lanes
+                with f.when(f.compare("ult", last - 1, lanes)):
+                    self._scores(batch, first, rows, block, f.i64(panels), vectors, last)
+        elif rest:
+            vectors = math.ceil(rest / lanes)
+            self._scores(batch, first, rows, block, f.i64(panels), vectors, rest - (vectors - 1) * lanes)
         with f.loop(0, rows) as i:
-            self._softmax_row(i, math.ceil(keys / self.lanes))
+            self._softmax_row(i, ceil_div(keys, lanes))
         for at in range(0, self.e_padded, self.width):
             self._weigh(batch, first, rows, block, keys, at)
 
-    def _scores(self, batch: list[Reg], first: Reg, rows: int, block: Reg, panel: Reg, keys: int) -> None:
-        """Scores of `keys` keys of one panel; lanes past the last key get -inf."""
+    def _scores(
+        self, batch: list[Reg], first: Reg, rows: int, block: Reg, panel: Reg, vectors: int, last: Reg | int
+    ) -> None:
+        """Scores of the first `vectors` registers of keys of one panel, of which the last one has `last` keys; lanes
+        past the last key get -inf."""
         f, s, lanes = self.f, self.s, self.lanes
-        tile = zero_tile(f, rows, math.ceil(keys / lanes), lanes)
+        tile = zero_tile(f, rows, vectors, lanes)
         q = f.gep(f.arg("in0"), self._offset(batch, s.q) + first * s.q[-2])
         k = f.gep(self.part["keys"], (block * self.block_panels + panel) * (s.d * self.width))
 
@@ -266,24 +286,22 @@ class _Emitter:
             )
 
         unrolled(f, s.d, 4, step)
-        for j in range(math.ceil(keys / lanes)):
-            count = min(lanes, keys - j * lanes)
+        for j in range(vectors):
+            count = last if j == vectors - 1 else lanes
             for i in range(rows):
                 score = tile[i][j].get()
                 if s.mask is not None:
                     key = block * self.score_stride + panel * self.width + j * lanes
                     at = self._offset(batch, s.mask) + (first + i) * s.mask[-2] + key * s.mask[-1]
                     score = score + load_lanes(f, f.arg("in3"), at, s.mask[-1], lanes, count)
-                if count < lanes:
-                    none = f.const(self.ty, -math.inf)
-                    score = f.shuffle(score, none, [lane if lane < count else lanes for lane in range(lanes)])
+                score = first_lanes(f, score, count, f.const(self.ty, -math.inf))
                 f.store(score, self.part["scores"], i * self.score_stride + panel * self.width + j * lanes)
 
-    def _softmax_row(self, i: Reg, vectors: int) -> None:
+    def _softmax_row(self, i: Reg, vectors: Dim) -> None:
         """Scores of row i become exponentials; `sums` gets their sum (its reciprocal when there is one block)."""
         f, lanes = self.f, self.lanes
         scores = f.gep(self.part["scores"], i * self.score_stride)
-        ways = min(vectors, 4)
+        ways = min(high(vectors), 4)
         peaks = [f.var(self.ty, f.const(self.ty, -math.inf)) for _ in range(ways)]
 
         def raise_peak(v: Reg | int, way: int) -> None:
@@ -292,7 +310,7 @@ class _Emitter:
         _striped(f, vectors, ways, raise_peak)
         peak = f.reduce("max", _tree([p.get() for p in peaks], f.maximum))
         base = peak
-        if self.blocks > 1:
+        if self.is_online:
             old = f.load("float", self.part["peaks"], i)
             peak = f.maximum(peak, old)
             # while all scores so far are -inf, exponents must be 0 and not NaN: finite keys may follow
@@ -310,13 +328,13 @@ class _Emitter:
 
         _striped(f, vectors, ways, step)
         total = f.reduce("add", _tree([p.get() for p in sums], lambda a, b: a + b))
-        if self.blocks > 1:
+        if self.is_online:
             total = f.load("float", self.part["sums"], i) * correction + total
         else:
             total = f.const("float", 1.0) / total
         f.store(total, self.part["sums"], i)
 
-    def _weigh(self, batch: list[Reg], first: Reg, rows: int, block: Reg, keys: int, at: int) -> None:
+    def _weigh(self, batch: list[Reg], first: Reg, rows: int, block: Reg, keys: Dim, at: int) -> None:
         """Exponentials times values for the output columns from `at`, one register tile."""
         f, lanes = self.f, self.lanes
         vectors = min(self.c.vectors, (self.e_padded - at) // lanes)
@@ -333,12 +351,12 @@ class _Emitter:
                 lambda j: f.load(self.ty, values, f.i64(n) * self.e_padded + j * lanes),
             )
 
-        unrolled(f, keys, 4, step)
+        unrolled(f, cast(int, keys), 4, step)
         for i in range(rows):
-            name = "corrections" if self.blocks > 1 else "sums"
+            name = "corrections" if self.is_online else "sums"
             factor = f.splat(f.load("float", self.part[name], i), lanes)
             for j in range(vectors):
-                if self.blocks > 1:
+                if self.is_online:
                     slot = i * self.e_padded + at + j * lanes
                     partial = f.load(self.ty, self.part["partial"], slot)
                     f.store(f.fma(partial, factor, tile[i][j].get()), self.part["partial"], slot)
@@ -350,12 +368,16 @@ class _Emitter:
         self.epilogue.finish(self.f, value, self.f.arg("out"), self.extras, (*batch, row, at), count)
 
 
-def _striped(f: Function, count: int, ways: int, body: Callable[[Reg | int, int], None]) -> None:
+def _striped(f: Function, count: Dim, ways: int, body: Callable[[Reg | int, int], None]) -> None:
     """body(i, i mod ways) for i in range(count): `ways` independent chains."""
     main = count - count % ways
     with f.loop(0, main, ways) as i:
         for way in range(ways):
             body(i + way, way)
+    if isinstance(main, SymDim) or isinstance(count, SymDim):
+        with f.loop(main, count) as i:
+            body(i, 0)
+        return
     for way in range(count - main):
         body(main + way, way)
 

@@ -8,43 +8,67 @@ from collections.abc import Sequence
 
 from tensorwright.backends.cpu.emitter import Function, Reg, vector
 from tensorwright.backends.cpu.epilogue import load_lanes
+from tensorwright.backends.cpu.kernels.microkernel import if_any
+from tensorwright.ir.dims import Dim, SymDim, high
 
 
 def pack_keys(
     f: Function,
     keys: Reg,
     out: Reg,
-    shape: tuple[int, int],
+    shape: tuple[Dim, int],
     strides: Sequence[int],
     lanes: int,
     vectors: int,
     scale: float,
 ) -> None:
-    """scale * keys[N, D] transposed to out[N / width][D][width] with width = vectors*lanes; keys past N are zero."""
+    """scale * keys[N, D] transposed to out[N / width][D][width] with width = vectors*lanes; what lies past key N is
+    undefined."""
     n, d = shape
-    ty, width = vector(lanes), vectors * lanes
-    full, tail = divmod(n, lanes)
-    for begin, end, count in ((0, full, lanes), (full, full + 1, tail)):
-        if not count or begin == end:
-            continue
-        with f.loop(begin, end) as group:
-            source = group * (lanes * strides[0])
-            target = group // vectors * (d * width) + group % vectors * lanes
-            if strides[1] == 1 and d >= 4:
-                for first, last, depth in ((0, d - d % lanes, lanes), (d - d % lanes, d, d % lanes)):
-                    if first < last:
-                        with f.loop(first, last, lanes) as at:
-                            block = [
-                                f.load_first(ty, keys, source + at + key * strides[0], depth) * scale
-                                for key in range(count)
-                            ]
-                            square = transpose(f, block + [f.const(ty, 0.0)] * (lanes - count))
-                            for line in range(depth):
-                                f.store(square[line], out, target + (at + line) * width)
-            else:
-                with f.loop(0, d) as at:
-                    column = load_lanes(f, keys, source + at * strides[1], strides[0], lanes, count)
-                    f.store(column * scale, out, target + at * width)
+    width, tail = vectors * lanes, n % lanes
+
+    def pack(group: Reg, count: Reg | int) -> None:
+        source = group * (lanes * strides[0])
+        target = group // vectors * (d * width) + group % vectors * lanes
+        if strides[1] == 1 and d >= 4:
+            _pack_squares(f, keys, out, (source, target), (count, d), strides[0], lanes, width, scale)
+        else:
+            with f.loop(0, d) as at:
+                column = load_lanes(f, keys, source + at * strides[1], strides[0], lanes, count)
+                f.store(column * scale, out, target + at * width)
+
+    if high(n // lanes) > 0:
+        with f.loop(0, n // lanes) as group:
+            pack(group, lanes)
+    if_any(f, tail, lambda: pack(f.i64(n // lanes), f.i64(tail) if isinstance(tail, SymDim) else tail))
+
+
+def _pack_squares(
+    f: Function,
+    keys: Reg,
+    out: Reg,
+    places: tuple[Reg, Reg],
+    shape: tuple[Reg | int, int],
+    stride: int,
+    lanes: int,
+    width: int,
+    scale: float,
+) -> None:
+    """The first keys of a group of `lanes`, dense along D, in squares of registers; `places` are offsets in both."""
+    ty, (source, target), (count, d) = vector(lanes), places, shape
+    for first, last, depth in ((0, d - d % lanes, lanes), (d - d % lanes, d, d % lanes)):
+        if first < last:
+            with f.loop(first, last, lanes) as at:
+                block = []
+                for key in range(lanes):
+                    if isinstance(count, int) and key >= count:
+                        block.append(f.const(ty, 0.0))
+                        continue
+                    line = key if isinstance(count, int) else f.minimum(f.i64(key), count - 1)
+                    block.append(f.load_first(ty, keys, source + at + line * stride, depth) * scale)
+                square = transpose(f, block)
+                for line in range(depth):
+                    f.store(square[line], out, target + (at + line) * width)
 
 
 def transpose(f: Function, rows: Sequence[Reg]) -> list[Reg]:
@@ -62,7 +86,7 @@ def transpose(f: Function, rows: Sequence[Reg]) -> list[Reg]:
     return rows
 
 
-def pack_values(f: Function, values: Reg, out: Reg, shape: tuple[int, int], strides: Sequence[int], lanes: int) -> None:
+def pack_values(f: Function, values: Reg, out: Reg, shape: tuple[Dim, int], strides: Sequence[int], lanes: int) -> None:
     """values[N, E] to out[N][E rounded up to lanes]."""
     n, e = shape
     padded = math.ceil(e / lanes) * lanes

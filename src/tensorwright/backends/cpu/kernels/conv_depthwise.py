@@ -11,15 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
-from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
+from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Packed, Reject, Stage, Workload
 from tensorwright.backends.cpu.emitter import Module, Reg, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, body_problem, problem_of
-from tensorwright.backends.cpu.kernels.microkernel import choose, zero_tile
+from tensorwright.backends.cpu.kernels.microkernel import choose, may, zero_tile
 from tensorwright.backends.cpu.kernels.spatial import GroupedShape, Run, grouped_shape
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import ceil_div
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 from tensorwright.ops.conv import Convolution
@@ -68,7 +70,7 @@ class ConvDepthwise(KernelFamily[DepthwiseConfig, CpuTarget, CpuKernel]):
         self, w: Workload, c: DepthwiseConfig, t: CpuTarget, symbol: str, constants: dict[int, Array]
     ) -> CpuKernel:
         p = problem_of(w)
-        return _Emitter(p, _shape_of(w), c, t).kernel(symbol, constants[1])
+        return _Emitter(p, _shape_of(w), c, t).kernel(symbol, constants[1], w.is_symbolic)
 
 
 def depthwise_shape(p: Problem) -> GroupedShape | str:
@@ -113,11 +115,12 @@ class _Emitter:
         self.lanes = t.lanes(DType.f32)
         self.full, self.tail = divmod(s.groups, self.lanes)
         self.block_groups = math.ceil(self.full / c.blocks)
-        self.row_groups = math.ceil(s.axes[1].count / c.rows)
+        self.row_groups = cast(int, ceil_div(s.axes[1].count, c.rows))
         self.epilogue = Epilogue(p.fused, s.out, s.extras, 1)
 
-    def kernel(self, symbol: str, weights: Array) -> CpuKernel:
+    def kernel(self, symbol: str, weights: Array, is_symbolic: bool) -> CpuKernel:
         m = Module()
+        m.takes_dims = is_symbolic
         inputs = [f"in{i}" for i in range(len(self.p.inputs) + len(self.s.extras))]
         f = m.function(
             symbol, [("ptr", n) for n in (*inputs, "out", "workspace", "scratch")] + [("i64", "begin"), ("i64", "end")]
@@ -129,7 +132,7 @@ class _Emitter:
             choose(
                 f,
                 f.compare("slt", unit, full_units),
-                full_units > 0,
+                may(full_units),
                 self.tail > 0,
                 lambda: self._full_unit(unit),
                 lambda: self._rows(unit - full_units, self.full, self.full + 1, self.tail),
@@ -137,12 +140,15 @@ class _Emitter:
         f.ret()
         return CpuKernel(m.text(), (Stage(symbol, units),), packed={1: self._packed(weights)})
 
-    def _packed(self, weights: Array) -> Array:
+    def _packed(self, weights: Array) -> Packed:
         """[C / lanes][kh][kw][lanes], zero-padded channels."""
         blocks, taps = math.ceil(self.s.groups / self.lanes), self.s.taps
+        return Packed.of((blocks, taps, self.lanes), lambda: self._blocks(weights, blocks, taps))
+
+    def _blocks(self, weights: Array, blocks: int, taps: int) -> Array:
         padded = np.zeros((blocks * self.lanes, taps), np.float32)
         padded[: self.s.groups] = weights.reshape(-1, taps)
-        return np.ascontiguousarray(padded.reshape(blocks, self.lanes, taps).transpose(0, 2, 1))
+        return padded.reshape(blocks, self.lanes, taps).transpose(0, 2, 1)
 
     def _full_unit(self, unit: Reg) -> None:
         """Row groups run inside channel groups, so a worker's weights and rows stay in its cache."""
@@ -161,7 +167,7 @@ class _Emitter:
             (phase,) = self.s.axes[2].phases
             for run in phase.runs(self.c.columns):
                 with (
-                    f.loop(run.first, run.first + run.repeat * self.c.columns, self.c.columns) as column,
+                    f.loop(run.first, run.stop, run.width) as column,
                     f.loop(first, last) as block,
                 ):
                     self._tile(run, n, block, row, column, (top, tap0, tap1), count)
@@ -178,13 +184,21 @@ class _Emitter:
         with f.loop(tap0, tap1) as kh:
             x_row = start + kh * (height.dilation * s.x[3])
             w_row = f.gep(w, kh * (width.kernel * self.lanes))
-            for kw in range(width.kernel):
-                weight = f.load(ty, w_row, kw * self.lanes)
-                for t in range(run.width):
-                    if run.valid[t][kw]:
-                        at = x_row + (t * width.stride + kw * width.dilation) * s.x[4]
-                        value = f.load_first(ty, f.arg("in0"), at, count)
-                        tile[t][0].set(f.fma(value, weight, tile[t][0].get()))
+
+            def tap(kw: Reg | int, reads: list[int], x_row: Reg = x_row, w_row: Reg = w_row) -> None:
+                weight = f.load(ty, w_row, f.i64(kw) * self.lanes)
+                for t in reads:
+                    at = x_row + (kw * width.dilation + t * width.stride) * s.x[4]
+                    value = f.load_first(ty, f.arg("in0"), at, count)
+                    tile[t][0].set(f.fma(value, weight, tile[t][0].get()))
+
+            if run.valid is None:
+                left, first, last = width.first_taps(f, column)
+                with f.loop(first, last) as kw:
+                    tap(kw, [0])
+            else:
+                for k in range(width.kernel):
+                    tap(k, [t for t, valid in enumerate(run.valid) if valid[k]])
         for t in range(run.width):
             index = (n, block * self.lanes, 0, row, column + t)
             self.epilogue.finish(f, tile[t][0].get(), f.arg("out"), self.extras, index, count)

@@ -9,16 +9,19 @@ loop bounds, columns by leaving the taps that fall outside out of the (static) c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
-from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
+from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Packed, Reject, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, aligned_strides, body_problem, problem_of
 from tensorwright.backends.cpu.kernels.microkernel import choose, rank1_update, register_tiles, unrolled, zero_tile
+from tensorwright.backends.cpu.kernels.spatial import Phase, SpatialAxis
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import ceil_div
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 from tensorwright.ops.conv import Convolution
@@ -26,7 +29,8 @@ from tensorwright.ops.conv import Convolution
 
 @dataclass(frozen=True, slots=True)
 class ConvShape:
-    """A 2-D convolution with all sizes and element strides static (1-D ones have height 1)."""
+    """A 2-D convolution: sizes, and strides in elements (1-D ones have height 1). Only n and the spatial sizes may be
+    symbolic."""
 
     n: int
     c: int
@@ -44,15 +48,24 @@ class ConvShape:
     extras: tuple[tuple[int, int, int, int], ...]
 
     @property
+    def columns(self) -> Phase:
+        """The outputs of a row, and the taps of each."""
+        return SpatialAxis(
+            self.in_w, self.out_w, self.kernel[1], self.stride[1], self.pad[1], self.dilation[1], False
+        ).phases[0]
+
+    @property
     def flops(self) -> int:
         return 2 * self.n * self.k * self.out_h * self.out_w * self.c * math.prod(self.kernel)
 
 
 def conv_shape(p: Problem) -> ConvShape | str:
     """The dense 2-D (or 1-D) convolution a problem is, or why it is none."""
-    conv, x, w, out = p.anchor, p.inputs[0], p.inputs[1] if len(p.inputs) > 1 else None, p.output
-    if not isinstance(conv, Convolution) or x is None or w is None:
+    if not isinstance(p.anchor, Convolution):
         return f"{p.anchor.kind} is not a convolution"
+    conv, x, w, out = p.anchor, p.inputs[0], p.inputs[1], p.output
+    if x is None or w is None:
+        return "the operands are not x and weights"
     if len(p.inputs) > 2 and p.inputs[2] is not None:
         return "the convolution has a separate bias"
     if conv.groups != 1:
@@ -146,46 +159,42 @@ class ConvDirect(KernelFamily[ConvDirectConfig, CpuTarget, CpuKernel]):
         s = conv_shape(p)
         if isinstance(s, str):
             raise ValueError(s)
-        return _Emitter(p, s, c, t, symbol).kernel(constants[1])
+        return _Emitter(p, w, s, c, t, symbol).kernel(constants[1])
 
 
 class _Emitter:
     """Writes the code of one convolution."""
 
-    def __init__(self, p: Problem, s: ConvShape, c: ConvDirectConfig, t: CpuTarget, symbol: str) -> None:
+    def __init__(self, p: Problem, w: Workload, s: ConvShape, c: ConvDirectConfig, t: CpuTarget, symbol: str) -> None:
         self.p, self.s, self.c, self.symbol = p, s, c, symbol
         self.lanes = t.lanes(DType.f32)
         self.width = c.vectors * self.lanes
         self.panels = math.ceil(s.k / self.width)
         self.taps = math.prod(s.kernel)
         self.m = Module()
+        self.m.takes_dims = w.is_symbolic
+        self.row_blocks = cast(int, ceil_div(s.out_h, c.rows))
         self.epilogue = Epilogue(p.fused, s.out, s.extras, 1)
 
     def kernel(self, weights: Array) -> CpuKernel:
         self._main()
         s = self.s
-        units = s.n * self.panels * math.ceil(s.out_h / self.c.rows)
+        units = s.n * self.panels * self.row_blocks
         return CpuKernel(self.m.text(), (Stage(self.symbol, units),), packed={1: self._packed(weights)})
 
-    def _packed(self, weights: Array) -> Array:
+    def _packed(self, weights: Array) -> Packed:
         """[panels][kh][kw][c][width], zero-padded output channels."""
+        return Packed.of((self.panels, self.taps, self.s.c, self.width), lambda: self._panels(weights))
+
+    def _panels(self, weights: Array) -> Array:
         s = self.s
         padded = np.zeros((self.panels * self.width, s.c, self.taps), np.float32)
         padded[: s.k] = weights.reshape(s.k, s.c, self.taps)
-        return np.ascontiguousarray(padded.reshape(self.panels, self.width, s.c, self.taps).transpose(0, 3, 2, 1))
+        return padded.reshape(self.panels, self.width, s.c, self.taps).transpose(0, 3, 2, 1)
 
-    def _valid(self, first: int, pixels: int) -> tuple[tuple[bool, ...], ...]:
-        """valid[i][tap column]: whether pixel first+i has that tap inside the input row."""
-        s = self.s
-        return tuple(
-            tuple(
-                0 <= (first + i) * s.stride[1] + tap * s.dilation[1] - s.pad[1] < s.in_w for tap in range(s.kernel[1])
-            )
-            for i in range(pixels)
-        )
-
-    def _tile(self, valid: tuple[tuple[bool, ...], ...], columns: int, number: int) -> str:
-        """A private function computing one tile of pixels with this pattern of valid taps."""
+    def _tile(self, valid: tuple[tuple[bool, ...], ...] | None, columns: int, number: int) -> str:
+        """A private function computing one tile of pixels with this pattern of valid taps; without one, of a single
+        pixel whose taps are tested."""
         s = self.s
         name = f"{self.symbol}_tile_{number}_{columns}"
         args = [
@@ -196,24 +205,28 @@ class _Emitter:
             *(("i64", n) for n in ("from", "tap0", "tap1", "n", "row", "col", "channel")),
         ]
         f = self.m.function(name, args, private=True)
-        vectors, pixels = math.ceil(columns / self.lanes), len(valid)
+        vectors, pixels = math.ceil(columns / self.lanes), len(valid or (0,))
         tile = zero_tile(f, pixels, vectors, self.lanes)
         x, w = f.arg("x"), f.arg("w")
         with f.loop(f.arg("tap0"), f.arg("tap1")) as r:
             row_x = f.arg("from") + r * (s.dilation[0] * s.x[2])
             row_w = r * (s.kernel[1] * s.c * self.width)
-            for tap in range(s.kernel[1]):
-                if not any(v[tap] for v in valid):
-                    continue
+            for tap, reads in self._taps(f, valid):
                 x_tap = f.opaque(f.gep(x, row_x + tap * s.dilation[1] * s.x[3]))
 
-                def step(c: Reg | int, tap: int = tap, x_tap: Reg = x_tap, row_w: Reg = row_w) -> None:
+                def step(
+                    c: Reg | int,
+                    tap: Reg | int = tap,
+                    reads: Sequence[bool] = reads,
+                    x_tap: Reg = x_tap,
+                    row_w: Reg = row_w,
+                ) -> None:
                     at_x, at_w = f.i64(c) * s.x[1], row_w + f.i64(c) * self.width
                     rank1_update(
                         f,
                         tile,
                         self.lanes,
-                        lambda i: f.load("float", x_tap, at_x + i * s.stride[1] * s.x[3]) if valid[i][tap] else None,
+                        lambda i: f.load("float", x_tap, at_x + i * s.stride[1] * s.x[3]) if reads[i] else None,
                         lambda j: f.load(vector(self.lanes), w, at_w + (tap * s.c * self.width + j * self.lanes)),
                     )
 
@@ -228,12 +241,29 @@ class _Emitter:
         f.ret()
         return name
 
+    def _taps(
+        self, f: Function, valid: tuple[tuple[bool, ...], ...] | None
+    ) -> Iterator[tuple[Reg | int, Sequence[bool]]]:
+        """The tap columns that a tile reads, and which of its pixels read them."""
+        s = self.s
+        if valid is None:
+            left = f.arg("col") * s.stride[1] - s.pad[1]
+            with (
+                f.loop(0, s.kernel[1]) as number,
+                f.when(f.compare("ult", left + number * s.dilation[1], s.in_w)),
+            ):
+                yield number, (True,)
+            return
+        for tap in range(s.kernel[1]):
+            if any(v[tap] for v in valid):
+                yield tap, [v[tap] for v in valid]
+
     def _main(self) -> None:
         s, c = self.s, self.c
         slots = len(self.p.inputs)
         names = [*(f"in{i}" for i in range(slots + len(s.extras))), "out", "workspace", "scratch"]
         f = self.m.function(self.symbol, [*(("ptr", n) for n in names), ("i64", "begin"), ("i64", "end")])
-        row_blocks = math.ceil(s.out_h / c.rows)
+        row_blocks = self.row_blocks
         with f.loop(f.arg("begin"), f.arg("end")) as unit:
             if c.panels_outer:
                 block, rest = unit % row_blocks, unit // row_blocks
@@ -259,16 +289,11 @@ class _Emitter:
         s, c = self.s, self.c
         w = f.gep(f.arg("in1"), panel * (self.taps * s.c * self.width))
         extras = [f.arg(f"in{len(self.p.inputs) + i}") for i in range(len(s.extras))]
-        patterns: dict[tuple[tuple[bool, ...], ...], str] = {}
-        runs: list[tuple[str, int, int]] = []  # function, first column, tiles
-        for column in range(0, s.out_w, c.pixels):
-            valid = self._valid(column, min(c.pixels, s.out_w - column))
-            if valid not in patterns:
-                patterns[valid] = self._tile(valid, columns, len(patterns))
-            if runs and runs[-1][0] == patterns[valid]:
-                runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + 1)
-            else:
-                runs.append((patterns[valid], column, 1))
+        patterns: dict[tuple[tuple[bool, ...], ...] | None, str] = {}
+        runs = s.columns.runs(c.pixels)
+        for run in runs:
+            if run.valid not in patterns:
+                patterns[run.valid] = self._tile(run.valid, columns, len(patterns))
         with f.loop(first, last) as row:
             top = row * s.stride[0] - s.pad[0]
             # taps r with 0 <= top + r*dilation < in_h
@@ -279,11 +304,11 @@ class _Emitter:
                 f.binary("sdiv", f.maximum(f.i64(s.in_h + s.dilation[0] - 1) - top, 0), s.dilation[0]), s.kernel[0]
             )
             start = n * s.x[0] + top * s.x[2]
-            for name, column, tiles in runs:
-                with f.loop(column, column + tiles * c.pixels, c.pixels) as col:
+            for run in runs:
+                with f.loop(run.first, run.stop, run.width) as col:
                     left = start + (col * s.stride[1] - s.pad[1]) * s.x[3]
                     f.call(
-                        name,
+                        patterns[run.valid],
                         "void",
                         f.arg("in0"),
                         w,

@@ -18,16 +18,18 @@ import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
-from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
+from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Packed, Reject, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, body_problem, problem_of
 from tensorwright.backends.cpu.kernels.conv_direct import ConvShape, conv_shape
-from tensorwright.backends.cpu.kernels.microkernel import choose, column_panels, rank1_update, unrolled, zero_tile
+from tensorwright.backends.cpu.kernels.microkernel import choose, column_panels, may, rank1_update, unrolled, zero_tile
 from tensorwright.backends.cpu.kernels.winograd_transforms import INVERSE, TRANSFORMS
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import Dim, SymDim, ceil_div, high, opt
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 
@@ -108,7 +110,7 @@ class ConvWinograd(KernelFamily[WinogradConfig, CpuTarget, CpuKernel]):
         s = conv_shape(p)
         if isinstance(s, str):
             raise ValueError(s)
-        return _Emitter(p, s, c, t, symbol).kernel(constants[1])
+        return _Emitter(p, w, s, c, t, symbol).kernel(constants[1])
 
 
 def _block_tiles(tiles: int, rows: int, most: int, cores: int) -> int:
@@ -123,7 +125,7 @@ def _block_tiles(tiles: int, rows: int, most: int, cores: int) -> int:
 class _Emitter:
     """Writes the code of one Winograd convolution."""
 
-    def __init__(self, p: Problem, s: ConvShape, c: WinogradConfig, t: CpuTarget, symbol: str) -> None:
+    def __init__(self, p: Problem, w: Workload, s: ConvShape, c: WinogradConfig, t: CpuTarget, symbol: str) -> None:
         self.p, self.s, self.c, self.symbol = p, s, c, symbol
         self.lanes = t.lanes(DType.f32)
         self.ty = vector(self.lanes)
@@ -132,18 +134,22 @@ class _Emitter:
         self.points = self.size**2
         self.width = c.vectors * self.lanes
         self.panels = math.ceil(s.k / self.width)
-        self.tiles_h, self.tiles_w = math.ceil(s.out_h / c.m), math.ceil(s.out_w / c.m)
+        self.tiles_h, self.tiles_w = cast(int, ceil_div(s.out_h, c.m)), cast(int, ceil_div(s.out_w, c.m))
         self.tiles = s.n * self.tiles_h * self.tiles_w
-        self.blocks = math.ceil(self.tiles / c.block)
+        self.blocks = cast(int, ceil_div(self.tiles, c.block))
+        self.rest = opt(self.tiles) % c.block % c.rows  # the rows of the last product
         self.padded_c = math.ceil(s.c / self.lanes) * self.lanes
         self.m = Module()
+        self.m.takes_dims = w.is_symbolic
         self.epilogue = Epilogue(p.fused, s.out, s.extras, 1)
 
     def kernel(self, weights: Array) -> CpuKernel:
         c, stages = self.c, []
         v_tiles = c.block if c.inline else self.tiles
         products = 4 * self.points * c.block * self.width
-        v_bytes = 4 * self.points * v_tiles * self.padded_c
+        # a product of more rows than there are tiles reads past the end, and nobody reads its result
+        spare = self.c.rows if self.is_loose and not c.inline else 0
+        v_bytes = 4 * (self.points * high(v_tiles) + spare) * self.padded_c
         self._product_tiles()
         if not c.inline:
             stages.append(self._input_stage())
@@ -156,12 +162,21 @@ class _Emitter:
             packed={1: self._packed(weights)},
         )
 
-    def _packed(self, weights: Array) -> Array:
+    @property
+    def is_loose(self) -> bool:
+        """Whether only a run knows the number of tiles."""
+        return isinstance(cast(Dim, self.tiles), SymDim)
+
+    def _packed(self, weights: Array) -> Packed:
         """U = G w G^T as [panels][points][c][width], zero-padded output channels; computed in f64."""
+        shape = (self.panels, self.points, self.s.c, self.width)
+        return Packed(shape, lambda out: column_panels(self._transformed(weights), out.transpose(1, 0, 2, 3)))
+
+    def _transformed(self, weights: Array) -> Array:
+        """[points][c][k]"""
         s = self.s
         taps = weights.reshape(s.k, s.c, 9).transpose(2, 1, 0).astype(np.float64)
-        u = (np.kron(self.g, self.g) @ taps.reshape(9, -1)).astype(np.float32).reshape(self.points, s.c, s.k)
-        return column_panels(u, self.width).transpose(1, 0, 2, 3).copy()
+        return (np.kron(self.g, self.g) @ taps.reshape(9, -1)).astype(np.float32).reshape(self.points, s.c, s.k)
 
     # -- input transform --------------------------------------------------------------------------
     def _transform(self, *, border: bool) -> str:
@@ -244,8 +259,7 @@ class _Emitter:
 
     # -- products and output ----------------------------------------------------------------------
     def _product_tiles(self) -> None:
-        rest = self.tiles % self.c.block % self.c.rows
-        for rows in {self.c.rows, rest} - {0}:
+        for rows in {self.c.rows, self.rest} - {0}:
             self._product(rows)
 
     def _product(self, rows: int) -> str:
@@ -379,15 +393,18 @@ class _Emitter:
         s, c = self.s, self.c
         point_elems = s.c * self.width
         u = f.gep(f.arg("in1"), panel * (self.points * point_elems))
-        rest = self.tiles % c.block % c.rows
         with f.loop(0, self.points) as point:
             at_v, at_u = f.gep(v, point * v_step), f.gep(u, point * point_elems)
             at_p = f.gep(products, point * (c.block * self.width))
             with f.loop(0, last - first, c.rows) as row:
                 args = (f.gep(at_v, row * self.padded_c), at_u, f.gep(at_p, row * self.width))
                 full = functools.partial(self._void, f, self._product(c.rows), args)
-                part = functools.partial(self._void, f, self._product(rest), args) if rest else full
-                choose(f, f.compare("sle", row + c.rows, last - first), self.tiles >= c.rows, rest > 0, full, part)
+                part = functools.partial(self._void, f, self._product(self.rest), args) if self.rest else full
+                if self.is_loose:
+                    f.branch(f.compare("eq", last - first - row, self.rest), part, full)
+                else:
+                    is_whole = f.compare("sle", row + c.rows, last - first)
+                    choose(f, is_whole, self.tiles >= c.rows, self.rest > 0, full, part)
         with f.loop(first, last) as tile:
             n, tile_row, tile_col = self._position(tile)
             row, col = tile_row * c.m, tile_col * c.m
@@ -409,12 +426,11 @@ class _Emitter:
                 )
 
                 def emit(count: int, args: tuple[Reg, ...] = output_args) -> None:
-                    ragged = s.out_h % c.m or s.out_w % c.m
                     choose(
                         f,
                         inner,
-                        s.out_h >= c.m and s.out_w >= c.m,
-                        bool(ragged),
+                        high(s.out_h) >= c.m and high(s.out_w) >= c.m,
+                        may(s.out_h % c.m) or may(s.out_w % c.m),
                         lambda: self._void(f, self._output(count, border=False), args),
                         lambda: self._void(f, self._output(count, border=True), args),
                     )

@@ -6,11 +6,27 @@ Plain loops over any strides, with lanes along the columns, filters or channels:
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Operand, Reject, Stage, Workload
+import numpy as np
+
+from tensorwright.backends.base import (
+    Accept,
+    Config,
+    CpuKernel,
+    KernelFamily,
+    Operand,
+    Packed,
+    Reject,
+    Stage,
+    Workload,
+    row_major,
+)
 from tensorwright.backends.cpu.conversions import ELEMENTS, convert
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, Var, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, load_lanes, store_lanes
@@ -19,6 +35,7 @@ from tensorwright.backends.cpu.kernels.nest import Share, empty_kernel, entry, t
 from tensorwright.backends.cpu.kernels.reduce import limits
 from tensorwright.backends.cpu.pointwise_ops import emit_instr
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import Dim, ceil_div, high, maximum
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
 from tensorwright.ops.conv import Convolution, Deconvolution
@@ -35,9 +52,10 @@ class GenericConfig(Config):
 
 
 class DenseGeneric(KernelFamily[GenericConfig, CpuTarget, CpuKernel]):
-    """`MatMul` and `MaxPool` of f64 and integers; `Convolution`, `Deconvolution` and `AveragePool` of f64."""
+    """`MatMul`, `MaxPool`, `Convolution` and `Deconvolution` of f64 and integers; `AveragePool` of f64. Sums of
+    integers are exact as long as they fit the type, and wrap."""
 
-    name, version, config = "dense_generic", 1, GenericConfig
+    name, version, config = "dense_generic", 2, GenericConfig
 
     def accepts(self, w: Workload, t: CpuTarget) -> Accept | Reject:
         if not isinstance(w.op, MatMul | Convolution | Deconvolution | MaxPool | AveragePool):
@@ -57,10 +75,14 @@ class DenseGeneric(KernelFamily[GenericConfig, CpuTarget, CpuKernel]):
             return empty_kernel(w, symbol)
         m = Module(fast="")
         f = entry(m, symbol, w)
-        loops = _Loops(f, w.op, _nest(w), w.outputs[0].dtype, t)
+        nest, packed = _nest(w), dict[int, Packed]()
+        if isinstance(w.op, Convolution) and 1 in constants:
+            packed[1], strides = _filters_last(constants[1], w.op.groups)
+            nest = dataclasses.replace(nest, w=strides)
+        loops = _Loops(f, w.op, nest, w.outputs[0].dtype, t)
         loops.emit()
         f.ret()
-        return CpuKernel(m.text(), (Stage(symbol, loops.share.units),))
+        return CpuKernel(m.text(), (Stage(symbol, loops.share.units),), packed=packed)
 
     def bound(self, w: Workload, t: CpuTarget) -> float:
         return traffic_seconds(w, t)
@@ -190,32 +212,44 @@ def _convolution(op: Convolution | Deconvolution, x: Operand, w: Operand, out: O
     )
 
 
+def _filters_last(weights: Array, groups: int) -> tuple[Packed, _Strides]:
+    """Convolution weights as [groups, channels, *kernel, filters], so that lanes are neighbours, and their strides."""
+    filters = weights.shape[0] // groups
+    turned = np.moveaxis(weights.reshape(groups, filters, *weights.shape[1:]), 1, -1)
+    group, *terms, lane = row_major(turned.shape)
+    none = (0,) * (weights.ndim - 2)
+    packed = Packed(turned.shape, lambda out: np.copyto(out, turned), DType.of(weights.dtype))
+    return packed, _Strides((0, group, *none), lane, tuple(terms))
+
+
 class _Loops:
     """Writes the code."""
 
     def __init__(self, f: Function, op: Op, nest: _Nest, dtype: DType, t: CpuTarget) -> None:
         self.f, self.op, self.nest, self.dtype = f, op, nest, dtype
-        self.lanes = min(t.lanes(dtype), 1 << (nest.lanes - 1).bit_length())
-        self.blocks = math.ceil(nest.lanes / self.lanes)
+        self.lanes = min(t.lanes(dtype), 1 << (high(nest.lanes) - 1).bit_length())
+        self.blocks = cast(int, ceil_div(nest.lanes, self.lanes))
         self.element = ELEMENTS[dtype]
         self.ty = vector(self.lanes, self.element)
-        self.share = Share.of(math.prod(nest.outer) * self.blocks, self.lanes * max(math.prod(nest.terms), 1))
+        self.share = Share.of(
+            math.prod(nest.outer) * self.blocks, self.lanes * cast(int, maximum(math.prod(nest.terms), 1))
+        )
 
     def emit(self) -> None:
         f, nest = self.f, self.nest
-        last = nest.lanes - (self.blocks - 1) * self.lanes
+        last: Dim = nest.lanes - (self.blocks - 1) * self.lanes
         with self.share.items(f) as item:
             *outer, block = unravel(f, item, (*nest.outer, self.blocks))
             choose(
                 f,
                 f.compare("slt", block, self.blocks - 1),
-                self.blocks > 1 and last < self.lanes,
+                not isinstance(last, int) or (self.blocks > 1 and last < self.lanes),
                 True,
                 lambda: self._outputs(outer, block * self.lanes, self.lanes),
-                lambda: self._outputs(outer, block * self.lanes, last),
+                lambda: self._outputs(outer, block * self.lanes, last if isinstance(last, int) else f.i64(last)),
             )
 
-    def _outputs(self, outer: Sequence[Reg], lane: Reg, count: int) -> None:
+    def _outputs(self, outer: Sequence[Reg], lane: Reg, count: Reg | int) -> None:
         """The first `count` lanes of the output from `lane` on."""
         f, nest = self.f, self.nest
         start = limits(self.dtype)[0] if isinstance(self.op, MaxPool) else 0
@@ -225,59 +259,57 @@ class _Loops:
             f.i64(0) if s is None else Epilogue.offset(f, s.outer, outer) + lane * s.lane
             for s in (nest.x, nest.w, nest.out)
         ]
-        for terms in self._terms([]):
-            self._add(outer, terms, bases, total, counted, count)
+        first = len(nest.terms) - len(nest.windows)
+        for taps in self._indices(nest.terms[first:]):
+            self._add(outer, taps, bases, total, counted, count)
         value = total.get()
         if counted is not None:
             number = convert(f, counted.get(), DType.i64, self.dtype)
             value = emit_instr(f, Div(), (value, f.splat(number, self.lanes)), (self.dtype, self.dtype))
         store_lanes(f, value, f.arg("out0"), bases[2], nest.out.lane, count)
 
-    def _terms(self, index: list[Reg]) -> Iterator[list[Reg]]:
-        """Nested loops over the terms; the body runs once for each."""
-        if len(index) == len(self.nest.terms):
+    def _indices(self, sizes: Sequence[int], *index: Reg) -> Iterator[tuple[Reg, ...]]:
+        """Nested loops over the sizes; the body runs once for each index."""
+        if not sizes:
             yield index
             return
-        with self.f.loop(0, self.nest.terms[len(index)]) as i:
-            yield from self._terms([*index, i])
+        with self.f.loop(0, sizes[0]) as i:
+            yield from self._indices(sizes[1:], *index, i)
 
     def _add(
         self,
         outer: Sequence[Reg],
-        terms: Sequence[Reg],
+        taps: Sequence[Reg],
         bases: Sequence[Reg],
         total: Var,
         counted: Var | None,
-        count: int,
+        count: Reg | int,
     ) -> None:
-        """One term, unless it lies outside the input."""
+        """The terms at one position of the windows, unless it lies outside the input."""
         f, nest, n = self.f, self.nest, len(self.nest.windows)
-        reads = [
-            window.read(f, o, k)
-            for window, o, k in zip(nest.windows, outer[len(outer) - n :], terms[len(terms) - n :], strict=True)
-        ]
+        first = len(nest.terms) - n
+        reads = [window.read(f, o, k) for window, o, k in zip(nest.windows, outer[len(outer) - n :], taps, strict=True)]
         inside, padded = (self._all([r[i] for r in reads]) for i in (1, 2))
         if counted is not None:
             counts = padded if isinstance(self.op, AveragePool) and self.op.count_include_pad else inside
             counted.set(counted.get() + f.cast("zext", counts, "i64"))
-        x_at = Epilogue.offset(f, nest.x.terms, terms) + bases[0]
-        x_at = Epilogue.offset(f, nest.x.spatial, [r[0] for r in reads]) + x_at
+        x_start = Epilogue.offset(f, nest.x.spatial, [r[0] for r in reads]) + bases[0]
+        w_start = Epilogue.offset(f, nest.w.terms[first:], taps) + bases[1] if nest.w is not None else f.i64(0)
 
-        def accumulate() -> None:
+        def accumulate(rest: Sequence[Reg]) -> None:
+            x_at = Epilogue.offset(f, nest.x.terms[:first], rest) + x_start
             value = load_lanes(f, f.arg("in0"), x_at, nest.x.lane, self.lanes, count, self.element)
             types = (self.dtype, self.dtype)
             if nest.w is not None:
-                w_at = Epilogue.offset(f, nest.w.terms, terms) + bases[1]
+                w_at = Epilogue.offset(f, nest.w.terms[:first], rest) + w_start
                 weight = load_lanes(f, f.arg("in1"), w_at, nest.w.lane, self.lanes, count, self.element)
                 value = emit_instr(f, Mul(), (value, weight), types)
             combine = Maximum() if isinstance(self.op, MaxPool) else Add()
             total.set(emit_instr(f, combine, (total.get(), value), types))
 
-        if reads:
-            with f.when(inside):
-                accumulate()
-        else:
-            accumulate()
+        with f.when(inside) if reads else contextlib.nullcontext():
+            for rest in self._indices(nest.terms[:first]):
+                accumulate(rest)
 
     def _all(self, conditions: Sequence[Reg]) -> Reg:
         """Whether all hold."""

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu import vector_math as vm
@@ -15,6 +16,7 @@ from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue
 from tensorwright.backends.cpu.kernels.nest import Share, empty_kernel, entry, unravel
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import Dim, SymDim, maximum
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 from tensorwright.ops.sample import CUBIC, FARTHEST, GridSample
@@ -39,7 +41,7 @@ class _Tap:
 class GridSampleNd(KernelFamily[GridConfig, CpuTarget, CpuKernel]):
     """f32 `GridSample` over one to three axes, of any strides."""
 
-    name, version, config = "grid_sample_nd", 1, GridConfig
+    name, version, config = "grid_sample_nd", 2, GridConfig
 
     def accepts(self, w: Workload, t: CpuTarget) -> Accept | Reject:
         if not isinstance(w.op, GridSample):
@@ -127,25 +129,30 @@ class _Points:
     def _position(self, g: Reg, size: int) -> Reg:
         """As `GridSample._position`, operation by operation."""
         f, op = self.f, self.op
-        v = (g + 1.0) / 2.0 * float(size - 1) if op.align_corners else ((g + 1.0) * float(size) - 1.0) / 2.0
+        last, extent = f.number("float", size - 1), f.number("float", size)
+        v = (g + 1.0) / 2.0 * last if op.align_corners else ((g + 1.0) * extent - 1.0) / 2.0
         if op.mode == "nearest":
             v = f.intrinsic("rint", "float", v)
-        low, high = (0.0, size - 1.0) if op.align_corners else (-0.5, size - 0.5)
-        below, above = f.compare("olt", v, low), f.compare("ogt", v, high)
+        bottom = f.const("float", 0.0 if op.align_corners else -0.5)
+        top = last if op.align_corners else extent - 0.5
+        below, above = f.compare("olt", v, bottom), f.compare("ogt", v, top)
         outside = f.binary("or", below, above)
         if op.padding == "zeros" or (op.padding == "border" and op.mode == "cubic"):
             return v
         if op.padding == "border":
-            return f.select(outside, f.minimum(f.maximum(v, 0.0), float(size - 1)), v)
-        if high == low:
-            return f.select(outside, f.const("float", low), v)
-        bottom, top = f.const("float", low), f.const("float", high)
+            return f.select(outside, f.minimum(f.maximum(v, 0.0), last), v)
+        length = last if op.align_corners else extent  # from bottom to top
+        if op.align_corners and size == 1:
+            return f.select(outside, bottom, v)
         beyond = f.select(below, bottom - v, v - top)
-        turns = f.intrinsic("trunc", "float", beyond / (high - low))
-        rest = beyond - turns * (high - low)
+        turns = f.intrinsic("trunc", "float", beyond / length)
+        rest = beyond - turns * length
         is_even = f.compare("oeq", turns, f.intrinsic("floor", "float", turns * 0.5) * 2.0)
         from_low = f.compare("eq", is_even, below)
-        return f.select(outside, f.select(from_low, bottom + rest, top - rest), v)
+        mirrored = f.select(from_low, bottom + rest, top - rest)
+        if op.align_corners and isinstance(cast(Dim, size), SymDim):  # there is nowhere to go between equal ends
+            mirrored = f.select(f.compare("eq", f.i64(size), 1), bottom, mirrored)
+        return f.select(outside, mirrored, v)
 
     def _tap(self, i: Reg, weight: Reg | None, size: int) -> _Tap:
         f, op = self.f, self.op
@@ -154,7 +161,7 @@ class _Points:
             return _Tap(f.select(inside, i, f.i64(0)), weight, inside)
         if op.padding == "border":
             return _Tap(f.minimum(f.maximum(i, 0), size - 1), weight, None)
-        period = max(2 * (size - 1) if op.align_corners else 2 * size, 1)
+        period = cast(int, maximum(2 * (size - 1) if op.align_corners else 2 * size, 1))
         m = (f.binary("srem", i, period) + period) % period
         mirrored = f.i64(period if op.align_corners else period - 1) - m
         return _Tap(f.select(f.compare("slt", m, size), m, mirrored), weight, None)

@@ -124,7 +124,7 @@ def _block(f: Function, indices: Operand, place: Sequence[Reg], data: Operand, b
 def _index(f: Function, indices: Operand, at: Reg, size: int) -> tuple[Reg, Reg]:
     """The index at an offset, made non-negative, and whether it is below `size`."""
     raw = f.cast("sext", f.load(ELEMENTS[indices.dtype], f.arg("in1"), at), "i64")
-    index = f.select(f.compare("slt", raw, 0), f.op("i64", f"add i64 {raw.ref}, {size}"), raw)
+    index = f.select(f.compare("slt", raw, 0), raw + size, raw)
     return index, f.compare("ult", index, size)
 
 

@@ -87,7 +87,7 @@ class _Pixels:
         )
 
     # -- lanes are channels ---------------------------------------------------------------------
-    def along_channels(self, kept: Index, count: int) -> None:
+    def along_channels(self, kept: Index, count: Reg | int) -> None:
         """Registers whose whole window lies inside are computed in a loop, the border ones are written out."""
         lanes = self.nest.lanes
         last = self.channels - lanes - self.above
@@ -123,12 +123,12 @@ class _Pixels:
         moved = [i if i < missing else lanes + i - missing for i in range(lanes)]
         return f.shuffle(f.const(self.ty, 0.0), value, moved)
 
-    def _load(self, kept: Index, channel: Reg, count: int) -> Reg:
+    def _load(self, kept: Index, channel: Reg, count: Reg | int) -> Reg:
         offset = Epilogue.offset(self.f, self.x_strides, (*kept, channel))
         return load_lanes(self.f, self.x, offset, self.x_strides[self.nest.lane_axis], self.nest.lanes, count)
 
     # -- lanes are pixels -----------------------------------------------------------------------
-    def across_channels(self, kept: Index, count: int) -> None:
+    def across_channels(self, kept: Index, count: Reg | int) -> None:
         """For each channel, a loop over the channels of its window."""
         f = self.f
         squares = f.var(self.ty)
@@ -140,7 +140,7 @@ class _Pixels:
                 squares.set(f.fma(value, value, squares.get()))
             self._finish(self._load(kept, channel, count), squares.get(), (*kept, channel), count)
 
-    def _finish(self, x: Reg, squares: Reg, index: Index, count: int) -> None:
+    def _finish(self, x: Reg, squares: Reg, index: Index, count: Reg | int) -> None:
         f, op = self.f, self.op
         base = vm.fma(f, squares, op.alpha / op.size, op.bias)
         if op.beta == 0.75:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
-
 from tensorwright.backends.cpu.emitter import Function, Reg, Var, vector
+from tensorwright.ir.dims import Dim, SymDim, high, low, opt
 from tensorwright.ir.op import Array
+from tensorwright.memory import PIECE, release
 
 Tile = list[list[Var]]
 
@@ -39,14 +39,47 @@ def rank1_update(
 
 
 def unrolled(f: Function, count: int, unroll: int, body: Callable[[Reg | int], None]) -> None:
-    """body(k) for k in range(count), `unroll` copies per loop iteration, the rest emitted after it."""
-    main = count - count % unroll
+    """body(k) for k in range(count), `unroll` copies per loop iteration, the rest emitted after it (as a loop where
+    only a run knows `count`)."""
+    main: Dim = count - count % unroll
+    if isinstance(main, SymDim):
+        with f.loop(0, main, unroll) as k:
+            for step in range(unroll):
+                body(k + step)
+        with f.loop(main, count) as k:
+            body(k)
+        return
     if main:
         with f.loop(0, main, unroll) as k:
             for step in range(unroll):
                 body(k + step)
     for k_static in range(main, count):
         body(k_static)
+
+
+def rest_rows(f: Function, rest: int, most: int, emit: Callable[[int, Reg | int], None]) -> None:
+    """emit(rows, first) for the `rest` < `most` rows after whole tiles, `first` counting from there: all at once where
+    they are known, else powers of two, or what is left at the opt sizes in one go."""
+    size: Dim = rest
+    if not isinstance(size, SymDim):
+        if size:
+            emit(size, 0)
+        return
+    left, usual = f.i64(size), opt(size)
+    piece = 1 << (min(high(size), most - 1).bit_length() - 1)
+
+    def powers() -> None:
+        at = piece
+        while at:
+            first = left - left % (2 * at)
+            with f.when(f.compare("ne", f.binary("and", left, at), 0)):
+                emit(at, first)
+            at //= 2
+
+    if usual & (usual - 1):
+        f.branch(f.compare("eq", left, usual), lambda: emit(usual, 0), powers)
+    else:
+        powers()
 
 
 def register_tiles(
@@ -65,14 +98,34 @@ def register_tiles(
     return list(dict.fromkeys(tile for _, tile in sorted(scored)))
 
 
-def column_panels(matrices: Array, width: int) -> Array:
-    """[b][k][n] as a view or copy [b][ceil(n / width)][k][width], columns past n zero."""
+def column_panels(matrices: Array, out: Array) -> None:
+    """Write [b][k][n] as [b][ceil(n / width)][k][width], columns past n zero."""
     b, k, n = matrices.shape
-    if n % width:
-        padded = np.zeros((b, k, -(-n // width) * width), np.float32)
-        padded[:, :, :n] = matrices
-        matrices = padded
-    return matrices.reshape(b, k, -1, width).transpose(0, 2, 1, 3)
+    width = out.shape[-1]
+    full = n // width
+    by_rows = b == 1 and matrices.strides[1] >= matrices.strides[2]  # then a mapped file is read part by part
+    step = max(1, PIECE // max(matrices[:, :1].nbytes, 1)) if by_rows else max(k, 1)
+    for start in range(0, k, step):
+        rows, part = slice(start, start + step), matrices[:, start : start + step]
+        out[:, :full, rows] = part[:, :, : full * width].reshape(b, part.shape[1], full, width).transpose(0, 2, 1, 3)
+        if full * width < n:
+            out[:, full, rows, : n - full * width] = part[:, :, full * width :]
+            out[:, full, rows, n - full * width :] = 0
+        release(part)
+
+
+def may(size: int) -> bool:
+    """Whether a size can be more than 0."""
+    return high(size) > 0
+
+
+def if_any(f: Function, count: Dim, emit: Callable[[], None]) -> None:
+    """if count > 0: emit(), decided here where it can be."""
+    if low(count) > 0:
+        emit()
+    elif high(count) > 0:
+        with f.when(f.compare("sgt", f.i64(count), 0)):
+            emit()
 
 
 def choose(

@@ -7,10 +7,12 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 from tensorwright.backends.base import CpuKernel, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import ceil_div, high, maximum, minimum, opt
 
 _SMALL_WORK = 8192  # elements below which waking a second worker costs more than it saves
 _MOST_UNITS = 128  # enough for an even share of up to 64 workers
@@ -31,7 +33,7 @@ def axes_of(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[Axis
 
 def by_stride(axes: Sequence[Axis], operand: int) -> list[Axis]:
     """The axes in the order of the operand's memory, slowest first."""
-    return sorted(axes, key=lambda a: -abs(a.strides[operand]))
+    return sorted(axes, key=lambda a: -high(abs(a.strides[operand])))
 
 
 def collapsed(axes: Sequence[Axis]) -> list[Axis]:
@@ -65,12 +67,12 @@ class Share:
     @staticmethod
     def of(count: int, work: int) -> Share:
         """A division of `count` items of `work` elements each: one unit when small, else enough for many workers."""
-        units = 1 if count * work < _SMALL_WORK else min(count, _MOST_UNITS)
-        return Share(count, max(1, math.ceil(count / units)))
+        units = 1 if opt(count * work) < _SMALL_WORK else minimum(count, _MOST_UNITS)
+        return Share(count, cast(int, maximum(1, ceil_div(count, maximum(1, units)))))
 
     @property
     def units(self) -> int:
-        return max(1, math.ceil(self.count / self.per_unit))
+        return cast(int, maximum(1, ceil_div(self.count, self.per_unit)))
 
     @contextmanager
     def items(self, f: Function) -> Iterator[Reg]:
@@ -93,6 +95,7 @@ def entry(m: Module, symbol: str, w: Workload) -> Function:
     """A stage function of the workload: arguments in0.., out0.., workspace, scratch, begin, end."""
     inputs, outputs = (f"in{i}" for i in range(len(w.inputs))), (f"out{i}" for i in range(len(w.outputs)))
     pointers = [*inputs, *outputs, "workspace", "scratch"]
+    m.takes_dims = m.takes_dims or w.is_symbolic
     return m.function(symbol, [*(("ptr", p) for p in pointers), ("i64", "begin"), ("i64", "end")])
 
 

@@ -13,6 +13,7 @@ from tensorwright.backends.cpu.epilogue import Epilogue, Problem, aligned_stride
 from tensorwright.backends.cpu.kernels.nest import empty_kernel, entry, traffic_seconds
 from tensorwright.backends.cpu.kernels.rows import Index, Reader, RowNest, Visit, f32_problem
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import Dim, SymDim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 from tensorwright.ops.norm import InstanceNorm, LayerNorm
@@ -71,6 +72,8 @@ class _Rows:
         ]
         self.nest = nest = RowNest(shape, strides, reduced, t.lanes(DType.f32), t.vector_registers)
         self.ty = vector(nest.lanes)
+        elems: Dim = nest.row_elems
+        self.share = f.const(self.ty, 1.0) / f.number(self.ty, elems) if isinstance(elems, SymDim) else 1 / elems
         self.parameters = [(f.arg(f"in{i}"), k + 1) for k, (i, _) in enumerate(parameters)]
         first = 1 + len(parameters)
         self.out = f.arg("out0")
@@ -79,7 +82,7 @@ class _Rows:
             p.fused, nest.strides(first), [nest.strides(first + 1 + i) for i in range(len(p.extras))], nest.lane_axis
         )
 
-    def row(self, kept: Index, count: int) -> None:
+    def row(self, kept: Index, count: Reg | int) -> None:
         """One row, or `count` rows side by side."""
         f, nest = self.f, self.nest
         x = Reader(f, nest, f.arg("in0"), 0)
@@ -101,12 +104,12 @@ class _Rows:
 
         nest.visit(f, kept, count, self.unroll, finish)
 
-    def _mean(self, kept: Index, count: int, value: Callable[[Visit], Reg]) -> Reg:
+    def _mean(self, kept: Index, count: Reg | int, value: Callable[[Visit], Reg]) -> Reg:
         """The mean of value(visit) over the row; lanes outside the row must be 0."""
         f, nest = self.f, self.nest
         sums = [f.var(self.ty, f.const(self.ty, 0.0)) for _ in range(nest.slots(self.unroll))]
         nest.visit(f, kept, count, self.unroll, lambda v: sums[v.slot].set(sums[v.slot].get() + value(v)))
-        return nest.fold(f, lambda a, b: a + b, [s.get() for s in sums]) * (1 / nest.row_elems)
+        return nest.fold(f, lambda a, b: a + b, [s.get() for s in sums]) * self.share
 
 
 def _strides(parameter: Operand, rank: int, is_layer: bool) -> Sequence[int]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
-from tensorwright.backends.cpu.conversions import REGISTERS, decode, encode
+from tensorwright.backends.cpu.conversions import HELD, decode, encode
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, size_of, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, aligned_strides, load_lanes, store_lanes
 from tensorwright.backends.cpu.kernels.microkernel import choose
@@ -34,6 +35,7 @@ from tensorwright.backends.cpu.kernels.region import Region, region_of
 from tensorwright.backends.cpu.kernels.shuffles import deinterleave, interleave, transpose
 from tensorwright.backends.cpu.pointwise_ops import emit_body
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import Dim, SymDim, Undecided, ceil_div, high, opt
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 
@@ -88,7 +90,7 @@ class PointwiseNd(KernelFamily[PointwiseConfig, CpuTarget, CpuKernel]):
 def _widest(region: Region) -> int:
     """Bytes of the widest element, in memory or in registers."""
     types = [*(region.inputs[i].dtype for i in region.used), region.output.dtype] if region.fused.body else []
-    return max(size_of(e) for e in (*region.elements, *(REGISTERS[d] for d in types)))
+    return max(size_of(e) for e in (*region.elements, *(HELD[d] for d in types)))
 
 
 class _Operands:
@@ -121,17 +123,27 @@ def _plan(o: _Operands, lanes: int, unroll: int) -> _Rows | _Tiles:
     *outer, last = o.axes
     for i, axis in enumerate(outer):  # the output's own interleaving: dense pixels of a few channels
         is_dense = last.strides[_OUT] == 1 and axis.strides[_OUT] == last.size
-        if is_dense and last.size <= _MOST_BESIDE and axis.size >= _LEAST_ROW:
+        if is_dense and high(last.size) <= _MOST_BESIDE and is_fixed(last, axis) and axis.size >= _LEAST_ROW:
             return _Rows(o, [*outer[:i], *outer[i + 1 :]], axis, last, lanes, unroll)
     for k in o.inputs:
         step = last.strides[k]
         for i, axis in enumerate(outer):
             others = [*outer[:i], *outer[i + 1 :]]
-            if axis.strides[k] == 1 and 1 < step == axis.size <= _MOST_BESIDE and last.size >= _LEAST_ROW:
+            is_beside = axis.strides[k] == 1 and is_fixed(axis, last) and step == axis.size
+            if is_beside and 1 < step <= _MOST_BESIDE and last.size >= _LEAST_ROW:
                 return _Rows(o, others, last, axis, lanes, unroll)
             if axis.strides[k] == 1 and step not in (0, 1) and last.strides[_OUT] == 1:
                 return _Tiles(o, others, axis, last, min(lanes, 16))
     return _Rows(o, outer, last, None, lanes, unroll)
+
+
+def is_fixed(*axes: Axis) -> bool:
+    """Whether the sizes are known before a run."""
+    return not any(isinstance(size, SymDim) for size in map(_size, axes))
+
+
+def _size(axis: Axis) -> Dim:
+    return axis.size
 
 
 class _Rows:
@@ -142,13 +154,15 @@ class _Rows:
     ) -> None:
         self.o, self.f, self.outer, self.row = o, o.f, outer, row
         self.beside = beside or Axis(1, (0,) * len(row.strides))
-        self.lanes = min(lanes, 1 << (row.size - 1).bit_length())
+        self.lanes = min(lanes, 1 << (high(row.size) - 1).bit_length())
         self.unroll = unroll
-        rows = math.prod(sizes_of(outer))
+        rows, size = math.prod(sizes_of(outer)), opt(row.size)
         step = self.lanes * unroll
-        wanted = math.ceil(64 / rows) if rows * row.size * self.beside.size >= 8192 else 1
-        self.block = min(row.size, math.ceil(row.size / wanted / step) * step)  # a long row is several items
-        self.blocks = math.ceil(row.size / self.block)
+        wanted = math.ceil(64 / opt(rows)) if opt(rows) * size * self.beside.size >= 8192 else 1
+        self.block = math.ceil(size / wanted / step) * step  # a long row is several items
+        if is_fixed(row):
+            self.block = min(row.size, self.block)
+        self.blocks = cast(int, ceil_div(row.size, self.block))
         self.share = Share.of(rows * self.blocks, self.block * self.beside.size)
 
     def emit(self) -> None:
@@ -164,7 +178,7 @@ class _Rows:
             choose(
                 f,
                 f.compare("slt", start, (self.blocks - 1) * self.block),
-                last != self.block,
+                last != self.block and high(self.blocks) > 1,
                 True,
                 lambda: self._block(bases, self.block),
                 lambda: self._block(bases, last),
@@ -173,11 +187,15 @@ class _Rows:
     def _block(self, bases: Sequence[Reg], size: int) -> None:
         """`size` elements of a row from `bases` on."""
         f = self.f
+        count: Dim = size
         fixed = {
             k: [self._lanes(k, bases, 0, s, self.lanes) for s in range(self.beside.size)]
             for k in self.o.inputs
             if self.row.strides[k] == 0
         }  # the same for the whole row
+        if isinstance(count, SymDim):
+            self._loose_block(bases, fixed, f.i64(count))
+            return
         full = size // self.lanes
         with_loop = full - full % self.unroll
         if with_loop:
@@ -189,7 +207,20 @@ class _Rows:
         if rest:
             self._registers(bases, fixed, rest)
 
-    def _registers(self, bases: Sequence[Reg], fixed: dict[int, list[Reg]], places: Sequence[tuple[Reg, int]]) -> None:
+    def _loose_block(self, bases: Sequence[Reg], fixed: dict[int, list[Reg]], size: Reg) -> None:
+        """A block whose size only a run knows."""
+        f, n = self.f, self.lanes
+        main, full = size - size % (n * self.unroll), size - size % n
+        with f.loop(0, main, self.unroll * n) as at:
+            self._registers(bases, fixed, [(at + u * n, n) for u in range(self.unroll)])
+        with f.loop(main, full, n) as at:
+            self._registers(bases, fixed, [(at, n)])
+        with f.when(f.compare("slt", full, size)):
+            self._registers(bases, fixed, [(full, size - full)])
+
+    def _registers(
+        self, bases: Sequence[Reg], fixed: dict[int, list[Reg]], places: Sequence[tuple[Reg, Reg | int]]
+    ) -> None:
         """Load all, compute all, store all, so that their latencies overlap."""
         loaded = [
             [fixed[k] if k in fixed else self._load(k, bases, at, count) for k in self.o.inputs] for at, count in places
@@ -203,7 +234,7 @@ class _Rows:
     def _is_interleaved(self, k: int) -> bool:
         return self.beside.size > 1 and self.beside.strides[k] == 1 and self.row.strides[k] == self.beside.size
 
-    def _load(self, k: int, bases: Sequence[Reg], at: Reg, count: int) -> list[Reg]:
+    def _load(self, k: int, bases: Sequence[Reg], at: Reg, count: Reg | int) -> list[Reg]:
         """Operand k's registers at row position `at`, one per element of the short axis."""
         if not self._is_interleaved(k):
             return [self._lanes(k, bases, at, s, count) for s in range(self.beside.size)]
@@ -216,12 +247,12 @@ class _Rows:
         ]
         return deinterleave(self.f, flat)
 
-    def _lanes(self, k: int, bases: Sequence[Reg], at: Reg | int, s: int, count: int) -> Reg:
+    def _lanes(self, k: int, bases: Sequence[Reg], at: Reg | int, s: int, count: Reg | int) -> Reg:
         stride = self.row.strides[k]
         offset = bases[k] + self.f.i64(at) * stride + s * self.beside.strides[k]
         return load_lanes(self.f, self.o.pointers[k], offset, stride, self.lanes, count, self.o.elements[k])
 
-    def _store(self, bases: Sequence[Reg], at: Reg, count: int, result: Sequence[Reg]) -> None:
+    def _store(self, bases: Sequence[Reg], at: Reg, count: Reg | int, result: Sequence[Reg]) -> None:
         f, out, stride = self.f, self.o.pointers[_OUT], self.row.strides[_OUT]
         base = bases[_OUT] + at * stride
         if self._is_interleaved(_OUT):
@@ -234,8 +265,10 @@ class _Rows:
                 store_lanes(f, value, out, base + s * self.beside.strides[_OUT], stride, count)
 
 
-def _flat_counts(beside: int, lanes: int, count: int) -> list[int]:
+def _flat_counts(beside: int, lanes: int, count: Reg | int) -> list[int]:
     """Elements in each register when `count` interleaved groups are stored one after the other."""
+    if isinstance(count, Reg):
+        raise Undecided("the end of an interleaved row is known only in a run")
     return [max(0, min(lanes, count * beside - i * lanes)) for i in range(beside)]
 
 
@@ -244,8 +277,8 @@ class _Tiles:
 
     def __init__(self, o: _Operands, outer: Sequence[Axis], slow: Axis, fast: Axis, lanes: int) -> None:
         self.o, self.f, self.outer, self.slow, self.fast = o, o.f, outer, slow, fast
-        self.lanes = min(lanes, 1 << (max(slow.size, fast.size) - 1).bit_length())
-        self.tiles = (math.ceil(slow.size / self.lanes), math.ceil(fast.size / self.lanes))
+        self.lanes = min(lanes, 1 << (max(high(slow.size), high(fast.size)) - 1).bit_length())
+        self.tiles = (cast(int, ceil_div(slow.size, self.lanes)), cast(int, ceil_div(fast.size, self.lanes)))
         self.share = Share.of(math.prod(sizes_of(outer)) * math.prod(self.tiles), self.lanes**2)
 
     def emit(self) -> None:
@@ -261,6 +294,9 @@ class _Tiles:
     def _sides(self, bases: Sequence[Reg], i: Reg, j: Reg) -> None:
         """Whole tiles, and those at the ends of the axes."""
         f, n = self.f, self.lanes
+        if not is_fixed(self.slow, self.fast):
+            self._loose_sides(bases, i, j)
+            return
         last_rows, last_columns = self.slow.size % n or n, self.fast.size % n or n
 
         def columns(rows: int) -> None:
@@ -281,6 +317,23 @@ class _Tiles:
             lambda: columns(n),
             lambda: columns(last_rows),
         )
+
+    def _loose_sides(self, bases: Sequence[Reg], i: Reg, j: Reg) -> None:
+        """Whole tiles, and one element at a time at ends that only a run knows."""
+        f, n = self.f, self.lanes
+        rows, columns = f.minimum(f.i64(self.slow.size) - i * n, n), f.minimum(f.i64(self.fast.size) - j * n, n)
+
+        def elements() -> None:
+            with f.loop(0, rows) as row, f.loop(0, columns) as column:
+                places = [
+                    bases[k] + row * self.slow.strides[k] + column * self.fast.strides[k]
+                    for k in (*self.o.inputs, _OUT)
+                ]
+                values = [f.load(self.o.elements[k], self.o.pointers[k], places[k]) for k in self.o.inputs]
+                f.store(self.o.compute(values), self.o.pointers[_OUT], places[_OUT])
+
+        is_whole = f.compare("eq", rows + columns, 2 * n)
+        f.branch(is_whole, lambda: self._tile(bases, n, n), elements)
 
     def _tile(self, bases: Sequence[Reg], rows: int, columns: int) -> None:
         """`rows` of the slow axis, each a register of `columns` of the fast axis."""

@@ -8,8 +8,9 @@ are a run-time range; columns are grouped by which of their taps lie inside, so 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, Var, vector
@@ -27,6 +28,7 @@ from tensorwright.backends.cpu.kernels.rows import f32_problem
 from tensorwright.backends.cpu.kernels.spatial import SpatialAxis
 from tensorwright.backends.cpu.pointwise_ops import constant_of
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import Dim, SymDim, opt
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 from tensorwright.ops.pool import AveragePool, MaxPool
@@ -95,7 +97,7 @@ class _Rows:
         self.width = self.lanes * c.vectors
         rows = self.shape[0] * self.shape[2] * self.shape[3]
         groups = math.ceil(channels / self.width)
-        self.groups = 1 if rows >= _MIN_ITEMS else groups
+        self.groups = 1 if opt(rows) >= _MIN_ITEMS else groups
         self.per_item = math.ceil(groups / self.groups)  # register groups of one item
         elems = self.shape[4] * math.prod(a.kernel for a in self.axes) * self.per_item * self.width
         self.share = Share.of(rows * self.groups, elems)
@@ -134,7 +136,7 @@ class _Rows:
         runs = axis.phases[0].runs(1)
         pieces: list[tuple[int, int, tuple[bool, ...] | None]] = [(0, axis.count, None)]
         if len(runs) * axis.kernel <= _MOST_COLUMN_CODE:
-            pieces = [(r.first, r.first + r.repeat, r.valid[0]) for r in runs]
+            pieces = [(r.first, r.stop, r.valid[0] if r.valid else None) for r in runs]
         for start, stop, valid in pieces:
             with f.loop(start, stop) as column, f.loop(0, groups) as group:
                 self._window(n, row, taps, column, first + group * self.width, channels, valid)
@@ -188,24 +190,33 @@ class _Rows:
             else:
                 accumulator.set(_maximum(f, accumulator.get(), values))
 
-    def _counts(self, name: str, i: int) -> Reg:
-        """A table of the number of elements that each output along spatial axis i averages over."""
-        op, axis = self.op, self.axes[i]
+    def _counts(self, name: str, i: int) -> Callable[[Reg], Reg]:
+        """How many elements an output along spatial axis i averages over: from a table where one can be made."""
+        f, op, axis = self.f, self.op, self.axes[i]
         back = op.pads[len(op.kernel) + i - (3 - len(op.kernel))] if i >= 3 - len(op.kernel) else 0
         padded = isinstance(op, AveragePool) and op.count_include_pad
         low, high = (-axis.pad, axis.size + back) if padded else (0, axis.size)
+        if isinstance(cast(Dim, axis.size), SymDim) or isinstance(cast(Dim, axis.count), SymDim):
+            counted = replace(axis, size=high - low, pad=axis.pad + low)  # the same windows over what counts
+
+            def from_taps(o: Reg) -> Reg:
+                _, first, last = counted.first_taps(f, o)
+                return f.cast("sitofp", f.maximum(last - first, 0), "float")
+
+            return from_taps
         values = [
             sum(low <= o * axis.stride - axis.pad + k * axis.dilation < high for k in range(axis.kernel))
             for o in range(axis.count)
         ]
-        return Reg(self.f, "ptr", f"@{self.f.module.table(name, 'float', values)}")
+        table = Reg(f, "ptr", f"@{f.module.table(name, 'float', values)}")
+        return lambda o: f.load("float", table, o)
 
     def _scale(self, index: tuple[Reg, Reg, Reg]) -> Reg:
         """One over the number of elements of the window, in all lanes."""
         f = self.f
         count = f.const("float", 1.0)
-        for table, i in zip(self.counts, index, strict=True):
-            count = count * f.load("float", table, i)
+        for elements, i in zip(self.counts, index, strict=True):
+            count = count * elements(i)
         return f.splat(f.const("float", 1.0) / count, self.lanes)
 
 

@@ -11,16 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Reg
 from tensorwright.backends.cpu.epilogue import store_lanes
-from tensorwright.backends.cpu.kernels.microkernel import choose, rank1_update, unrolled, zero_tile
+from tensorwright.backends.cpu.kernels.microkernel import choose, may, rank1_update, rest_rows, unrolled, zero_tile
 from tensorwright.backends.cpu.kernels.nest import empty_kernel, entry
 from tensorwright.backends.cpu.kernels.recurrent_cells import Cell, cell_parts
-from tensorwright.backends.cpu.kernels.recurrent_input import Projection
+from tensorwright.backends.cpu.kernels.recurrent_input import Projection, even_rows
 from tensorwright.backends.cpu.pointwise_ops import supports
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import ceil_div, high, maximum, minimum
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
 from tensorwright.ops.fused import Fused
@@ -67,9 +69,9 @@ class RecurrentFused(KernelFamily[RecurrentConfig, CpuTarget, CpuKernel]):
                 continue
             for blocks in dict.fromkeys(min(b, most) for b in ((4, 8) if gates == 1 else (1, 2))):
                 vectors = gates * blocks
-                rows = max(1, min((t.vector_registers - 1 - vectors) // vectors, batch))
-                rows = math.ceil(batch / math.ceil(batch / rows)) if batch else 1
-                yield RecurrentConfig(rows, blocks, share)
+                yield RecurrentConfig(
+                    even_rows(batch, max(1, (t.vector_registers - 1 - vectors) // vectors)), blocks, share
+                )
 
     def bound(self, w: Workload, t: CpuTarget) -> float:
         x, r = w.inputs[X], w.inputs[R]
@@ -102,7 +104,8 @@ class _Emitter(Projection):
         packed = {i: self.packed(self.constants[i]) for i in (W, R) if i in self.constants}
         stages = [] if len(packed) == 2 else [self.pack_stage()]
         stages.append(self.project_stage())
-        stages += self._step_stages() if self.c.shared else [self._run_stage()]
+        can_share = high(self.steps) * len(self.parts) <= _MOST_STAGES
+        stages += self._step_stages() if self.c.shared and can_share else [self._run_stage()]
         return CpuKernel(self.m.text(), tuple(stages), workspace_bytes=4 * self.workspace_elems, packed=packed)
 
     def _step_stages(self) -> list[Stage]:
@@ -114,24 +117,25 @@ class _Emitter(Projection):
                 panel = unit % self.panels
 
                 def all_rows(d: int, number: int = number, f: Function = f, panel: Reg = panel) -> None:
-                    with f.loop(0, math.ceil(self.batch / self.c.rows)) as tile:
+                    with f.loop(0, ceil_div(self.batch, self.c.rows)) as tile:
                         self._advance(f, number, d, panel, tile * self.c.rows, f.arg("t"))
 
                 self._by_direction(f, f.compare("ult", unit, self.panels), all_rows)
             f.ret()
             names.append(f.name)
         stages = []
-        for t in range(self.steps):
+        for t in range(high(self.steps)):
+            is_step = minimum(1, maximum(0, self.steps - t))
             for number, name in enumerate(names):
                 f = entry(self.m, f"{self.symbol}_t{t}_{number}", self.w)
                 self.call(f, name, f.i64(t), f.arg("begin"), f.arg("end"))
                 f.ret()
-                stages.append(Stage(f.name, units))
+                stages.append(Stage(f.name, cast(int, units * is_step)))
         return stages
 
     def _run_stage(self) -> Stage:
         """All steps in one stage; a unit is a direction and a tile of the batch."""
-        tiles = math.ceil(self.batch / self.c.rows)
+        tiles = cast(int, ceil_div(self.batch, self.c.rows))
         f = entry(self.m, f"{self.symbol}_run", self.w)
         with f.loop(f.arg("begin"), f.arg("end")) as unit:
 
@@ -150,16 +154,19 @@ class _Emitter(Projection):
 
     def _advance(self, f: Function, number: int, d: int, panel: Reg, row: Reg, t: Reg) -> None:
         """Call one part of the cell for a panel and the tile of the batch that begins at `row`."""
-        full = self.batch - self.batch % self.c.rows
+        rows, rest = self.c.rows, self.batch % self.c.rows
 
         def call(is_last: bool) -> None:
+            def cell(count: int, first: Reg | int = 0) -> None:
+                self.call(f, self._cell(number, d, count, is_last), panel, row + first, t)
+
             choose(
                 f,
-                f.compare("slt", row, full),
-                full > 0,
-                full < self.batch,
-                lambda: self.call(f, self._cell(number, d, self.c.rows, is_last), panel, row, t),
-                lambda: self.call(f, self._cell(number, d, self.batch - full, is_last), panel, row, t),
+                f.compare("slt", row, self.batch - rest),
+                may(self.batch - rest),
+                may(rest),
+                lambda: cell(rows),
+                lambda: rest_rows(f, rest, rows, cell),
             )
 
         self.by_panel(f, panel, call)

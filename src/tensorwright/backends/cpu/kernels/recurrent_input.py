@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
-from tensorwright.backends.base import Operand, Stage, Workload
+from tensorwright.backends.base import Operand, Packed, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
 from tensorwright.backends.cpu.epilogue import load_lanes, store_lanes
-from tensorwright.backends.cpu.kernels.microkernel import choose, rank1_update, unrolled, zero_tile
+from tensorwright.backends.cpu.kernels.microkernel import choose, may, rank1_update, rest_rows, unrolled, zero_tile
 from tensorwright.backends.cpu.kernels.nest import entry
 from tensorwright.backends.cpu.kernels.recurrent_cells import cell_parts
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import ceil_div, high, opt
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 from tensorwright.ops.recurrent import BIAS, C0, H0, PEEPHOLES, R, Recurrent, W, X
@@ -68,7 +70,7 @@ class Projection:
             *((name, state) for name in sorted({name for part in self.parts for name in part.kept})),
         ):
             self.places[name] = self.workspace_elems
-            self.workspace_elems += -(-elems // 16) * 16
+            self.workspace_elems += -(-high(elems) // 16) * 16
 
     # -- operands and places --------------------------------------------------------------------
     def given(self, index: int) -> Operand:
@@ -132,13 +134,18 @@ class Projection:
         return all(fn.name != name for fn in self.m.functions)
 
     # -- weights --------------------------------------------------------------------------------
-    def packed(self, weights: Array) -> Array:
+    def packed(self, weights: Array) -> Packed:
         """Panels of weights [directions, gates*hidden, k], zero past the hidden units."""
+        d, _, k = weights.shape
+        shape = (d, self.panels, k, self.blocks, self.gates, self.lanes)
+        return Packed.of(shape, lambda: self._panels(weights))
+
+    def _panels(self, weights: Array) -> Array:
         d, _, k = weights.shape
         wide = np.zeros((d, self.gates, self.padded, k), np.float32)
         wide[:, :, : self.hidden] = weights.reshape(d, self.gates, self.hidden, k)
         split = wide.reshape(d, self.gates, self.panels, self.blocks, self.lanes, k)
-        return np.ascontiguousarray(split.transpose(0, 2, 5, 3, 1, 4))
+        return split.transpose(0, 2, 5, 3, 1, 4)
 
     def pack_stage(self) -> Stage:
         """Does the same for weights that are only known at run, one panel per unit."""
@@ -179,36 +186,39 @@ class Projection:
     def project_stage(self) -> Stage:
         """z = x W' + biases, in units of a panel and some tiles of rows; then a unit per direction for its states."""
         outer, inner = self._walks()
-        rows = max(1, min(inner.size, self._most_rows()))
-        rows = math.ceil(inner.size / math.ceil(inner.size / rows)) if inner.size else 1
-        inner_tiles = math.ceil(inner.size / rows)
+        rows = even_rows(inner.size, self._most_rows())
+        inner_tiles = cast(int, ceil_div(inner.size, rows))
         tiles = outer.size * inner_tiles
-        blocks = math.ceil(tiles / _TILES_PER_UNIT)
+        blocks = ceil_div(tiles, _TILES_PER_UNIT)
         products = self.directions * self.panels * blocks
         f = entry(self.m, f"{self.symbol}_project", self.w)
         with f.loop(f.arg("begin"), f.minimum(f.arg("end"), products)) as unit:
-            whole, first = unit // max(blocks, 1), unit % max(blocks, 1) * _TILES_PER_UNIT
+            whole, first = unit // blocks, unit % blocks * _TILES_PER_UNIT
             with f.loop(first, f.minimum(first + _TILES_PER_UNIT, tiles)) as tile:
-                at, row = tile // max(inner_tiles, 1), tile % max(inner_tiles, 1) * rows
+                at, row = tile // inner_tiles, tile % inner_tiles * rows
                 x = at * outer.x + row * inner.x
                 z = at * outer.row + row * inner.row
-                full = inner.size // rows
+                full, rest = inner.size // rows, inner.size % rows
 
                 def multiply(is_last: bool, x: Reg = x, z: Reg = z, whole: Reg = whole, row: Reg = row) -> None:
+                    def call(count: int, first: Reg | int = 0) -> None:
+                        places = x + f.i64(first) * inner.x, z + f.i64(first) * inner.row
+                        self.call(f, self._project(count, inner, is_last), whole, *places)
+
                     choose(
                         f,
                         f.compare("slt", row, full * rows),
-                        full > 0,
-                        inner.size % rows > 0,
-                        lambda: self.call(f, self._project(rows, inner, is_last), whole, x, z),
-                        lambda: self.call(f, self._project(inner.size % rows, inner, is_last), whole, x, z),
+                        may(full),
+                        may(rest),
+                        lambda: call(rows),
+                        lambda: rest_rows(f, rest, rows, call),
                     )
 
                 self.by_panel(f, whole % self.panels, multiply)
         with f.loop(f.maximum(f.arg("begin"), products), f.arg("end")) as unit:
             self._start(f, unit - products)
         f.ret()
-        return Stage(f.name, products + self.directions)
+        return Stage(f.name, cast(int, products + self.directions))
 
     def _most_rows(self) -> int:
         vectors = self.gates * self.blocks
@@ -282,3 +292,9 @@ class Projection:
         if count:
             at = f.i64(self.steps + (index == C0)) * out[0] + d * out[1] + row * out[2] + col * out[3]
             store_lanes(f, value, f.arg("out0"), at, out[3], count)
+
+
+def even_rows(size: int, most: int) -> int:
+    """Rows of a tile, up to `most`, so that tiles of `size` rows (at its opt value) are about equal."""
+    rows = opt(size)
+    return math.ceil(rows / math.ceil(rows / most)) if rows else 1

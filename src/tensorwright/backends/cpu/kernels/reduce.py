@@ -29,6 +29,7 @@ from tensorwright.backends.cpu.kernels.nest import empty_kernel, entry, traffic_
 from tensorwright.backends.cpu.kernels.rows import Index, Reader, RowNest, Visit
 from tensorwright.backends.cpu.pointwise_ops import emit_instr
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import Undecided, high
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
 from tensorwright.ops.elementwise import Add, Div, Maximum, Minimum, Mul
@@ -78,7 +79,7 @@ class ReduceNd(KernelFamily[ReduceConfig, CpuTarget, CpuKernel]):
         passes = [whole] if c.parts == 1 else whole.in_parts(c.parts)
         names = [f"{symbol}_parts", symbol][-len(passes) :]
         stages = tuple(Stage(name, one.emit(entry(m, name, w), c, t)) for name, one in zip(names, passes, strict=True))
-        workspace = math.prod(passes[-1].shape) * w.outputs[0].dtype.size_bytes if c.parts > 1 else 0
+        workspace = high(math.prod(passes[-1].shape)) * w.outputs[0].dtype.size_bytes if c.parts > 1 else 0
         return CpuKernel(m.text(), stages, workspace_bytes=workspace)
 
     def bound(self, w: Workload, t: CpuTarget) -> float:
@@ -135,7 +136,7 @@ class _Pass:
     @property
     def split_axis(self) -> int:
         """The reduced axis that is slowest in the input's memory."""
-        return max(self.reduced, key=lambda d: abs(self.strides[0][d]) if self.shape[d] > 1 else -1)
+        return max(self.reduced, key=lambda d: high(abs(self.strides[0][d])) if self.shape[d] != 1 else -1)
 
     @property
     def parts(self) -> int:
@@ -146,6 +147,8 @@ class _Pass:
     def in_parts(self, parts: int) -> list[_Pass]:
         """Two passes of the same result: over each of `parts` pieces of the split axis, then over the pieces."""
         axis = self.split_axis
+        if self.shape[axis] % parts != 0:
+            raise Undecided(f"how {self.shape[axis]} elements are cut into {parts} parts is known only in a run")
         kept = tuple(1 if d in self.reduced else size for d, size in enumerate(self.shape))
         space = tuple(0 if d == 1 else s for d, s in zip((parts, *kept), row_major((parts, *kept)), strict=True))
         size = self.shape[axis] // parts
@@ -192,7 +195,7 @@ class _Pass:
         def combine(a: Reg, b: Reg) -> Reg:
             return emit_instr(f, _COMBINE[self.how], (a, b), (self.dtype, self.dtype))
 
-        def row(kept: Index, count: int) -> None:
+        def row(kept: Index, count: Reg | int) -> None:
             read = Reader(f, nest, source, 0, element)
             parts = [f.var(ty, f.const(ty, neutral)) for _ in range(nest.slots(c.unroll))]
 
@@ -201,8 +204,8 @@ class _Pass:
 
             nest.visit(f, kept, count, c.unroll, add)
             total = nest.fold(f, combine, [part.get() for part in parts])
-            if self.divisor > 1:
-                total = emit_instr(f, Div(), (total, f.const(ty, self.divisor)), (self.dtype, self.dtype))
+            if self.divisor != 1:
+                total = emit_instr(f, Div(), (total, f.number(ty, self.divisor)), (self.dtype, self.dtype))
             epilogue.finish(f, total, out, extras, (*kept, *(0 for _ in nest.rows)), count)
 
         nest.positions(f, row)

@@ -2,6 +2,7 @@
 """Resampling and re-indexing by tables: nearest, linear and cubic `Resize`, `Pad`, `Tile`, reversing `Slice`.
 
 All dims but the vectorised one are walked position by position: their tables give offsets and weights of the taps.
+Tables of dims whose sizes only a run knows are written by a first stage.
 Along the vectorised dim the input is read in runs where its map has few (channels of a resized image, a padded
 row), and element by element otherwise.
 """
@@ -26,9 +27,10 @@ from tensorwright.backends.cpu.epilogue import (
     load_lanes,
     problem_of,
 )
-from tensorwright.backends.cpu.kernels.index_maps import Run, dim_maps
+from tensorwright.backends.cpu.kernels.index_maps import DimMap, Run, dim_maps
 from tensorwright.backends.cpu.kernels.nest import Share, empty_kernel, entry, traffic_seconds, unravel
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import Dim, SymDim, high
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
 from tensorwright.ops.shape import Pad
@@ -66,7 +68,7 @@ class ResizeTables(KernelFamily[ResizeConfig, CpuTarget, CpuKernel]):
         maps = dim_maps(p.anchor, x.shape)
         if isinstance(maps, str):
             return Reject(maps)
-        if any(m.weights is not None for m in maps) and x.dtype is not DType.f32:
+        if any(m.is_weighted for m in maps) and x.dtype is not DType.f32:
             return Reject(f"{p.anchor.kind} of {x.dtype} has weights, which are f32")
         taps = math.prod(m.taps for m in maps)
         reason = f"{taps} taps for each element" if taps > _MOST_TAPS else body_problem(p) if p.fused else None
@@ -79,31 +81,76 @@ class ResizeTables(KernelFamily[ResizeConfig, CpuTarget, CpuKernel]):
         if 0 in w.outputs[0].shape:
             return empty_kernel(w, symbol)
         m = Module()
+        p = problem_of(w)
+        tables = _WrittenTables(p)
+        stages = [tables.stage(m, f"{symbol}_tables", w)] if tables.size_bytes else []
         f = entry(m, symbol, w)
-        grid = _Grid(f, problem_of(w), c, t)
+        grid = _Grid(f, p, c, t, tables)
         grid.emit()
         f.ret()
-        return CpuKernel(m.text(), (Stage(symbol, grid.share.units),))
+        return CpuKernel(m.text(), (*stages, Stage(symbol, grid.share.units)), workspace_bytes=tables.size_bytes)
 
     def bound(self, w: Workload, t: CpuTarget) -> float:
         return traffic_seconds(w, t)
 
 
+class _WrittenTables:
+    """The tables that a run writes: in the workspace, for each dim and tap i64 positions, then f32 weights."""
+
+    def __init__(self, p: Problem) -> None:
+        self.maps, self.sizes = _maps_of(p), p.output.shape
+        self.size_bytes = 0
+        self.places: dict[tuple[str, int, int], int] = {}  # in bytes
+        for d, dim in enumerate(self.maps):
+            for k in range(dim.taps if dim.taps_at else 0):
+                for what, size in (("position", 8), ("weight", 4))[: 2 if dim.is_weighted else 1]:
+                    self.places[what, d, k] = self.size_bytes
+                    self.size_bytes += -(-high(self.sizes[d]) * size // 64) * 64
+
+    def stage(self, m: Module, name: str, w: Workload) -> Stage:
+        """The code that writes them."""
+        fast, m.fast = m.fast, ""  # a nearest position is rounded: operations keep their order
+        f = entry(m, name, w)
+        for d, dim in enumerate(self.maps):
+            if dim.taps_at is not None:
+                with f.loop(0, self.sizes[d]) as o:
+                    for k, (position, weight) in enumerate(dim.taps_at(f, o)):
+                        f.store(position, self.table(f, "position", d, k), o)
+                        if weight is not None:
+                            f.store(weight, self.table(f, "weight", d, k), o)
+        f.ret()
+        m.fast = fast
+        return Stage(name, 1)
+
+    def table(self, f: Function, what: str, d: int, k: int) -> Reg:
+        """Where a table lies."""
+        return f.gep(f.arg("workspace"), self.places[what, d, k], "i8")
+
+
+def _maps_of(p: Problem) -> list[DimMap]:
+    x = p.inputs[0]
+    maps = dim_maps(p.anchor, x.shape) if x is not None else "the input is absent"
+    if isinstance(maps, str):
+        raise ValueError(maps)
+    return maps
+
+
 class _Grid:
     """Writes the code. `outer` are the output's dims but the vectorised one (`inner`), slowest first."""
 
-    def __init__(self, f: Function, p: Problem, c: ResizeConfig, t: CpuTarget) -> None:
-        x, out = p.inputs[0], p.output
+    def __init__(self, f: Function, p: Problem, c: ResizeConfig, t: CpuTarget, written: _WrittenTables) -> None:
+        x, out, maps = p.inputs[0], p.output, written.maps
         assert x is not None
-        maps = dim_maps(p.anchor, x.shape)
-        assert not isinstance(maps, str)
+        self.written = written
         self.f, self.unroll, self.maps, self.x_strides, self.sizes = f, c.unroll, maps, x.strides, out.shape
-        *self.outer, self.inner = sorted(range(len(out.shape)), key=lambda d: (out.shape[d] > 1, -abs(out.strides[d])))
+        *self.outer, self.inner = sorted(
+            range(len(out.shape)), key=lambda d: (out.shape[d] != 1, -high(out.strides[d]))
+        )
         row = maps[self.inner]
         self.runs = row.runs if len(row.runs) <= _MOST_RUNS else []
         size = out.shape[self.inner]
-        self.lanes = min(t.lanes(x.dtype), 1 << (size - 1).bit_length()) if self.runs else 1
-        is_weighted = any(m.weights is not None for m in maps)
+        self.lanes = min(t.lanes(x.dtype), 1 << (high(size) - 1).bit_length()) if self.runs else 1
+        is_weighted = any(m.is_weighted for m in maps)
         self.element = "float" if p.fused or is_weighted else _BITS[x.dtype.size_bytes]
         self.ty = vector(self.lanes, self.element)
         self.fill = f.const(self.ty, _fill_value(p.anchor, x, self.element))
@@ -132,7 +179,7 @@ class _Grid:
         inside: Reg | None = None
         for d, i in zip(self.outer, index, strict=True):
             per_dim.append(self._taps(d, i))
-            if (self.maps[d].positions < 0).any():
+            if self.maps[d].may_be_outside:
                 here = self.f.compare("sge", self.f.load("i64", self._table("position", d, 0), i), 0)
                 inside = here if inside is None else self.f.binary("and", inside, here)
         return [self._product(taps) for taps in itertools.product(*per_dim)], inside
@@ -145,15 +192,18 @@ class _Grid:
             return [_Tap((i * step + first) * stride, None)]
         taps = []
         for k in range(dim.taps):
-            weight = None if dim.weights is None else f.load("float", self._table("weight", d, k), i)
+            weight = None if not dim.is_weighted else f.load("float", self._table("weight", d, k), i)
             taps.append(_Tap(f.load("i64", self._table("position", d, k), i) * stride, weight))
         return taps
 
     def _table(self, what: str, d: int, k: int) -> Reg:
-        """The constant array of tap k's positions or weights along dim d."""
+        """The array of tap k's positions or weights along dim d."""
+        dim = self.maps[d]
+        if dim.taps_at is not None:
+            return self.written.table(self.f, what, d, k)
         name = f"{self.f.name}_{what}_{d}_{k}"
         if name not in self._tables:
-            dim = self.maps[d]
+            assert dim.positions is not None
             values = dim.positions[:, k] if what == "position" or dim.weights is None else dim.weights[:, k]
             element = "i64" if what == "position" else "float"
             self._tables[name] = Reg(self.f, "ptr", f"@{self.f.module.table(name, element, values.tolist())}")
@@ -176,7 +226,7 @@ class _Grid:
             return
         with self.f.loop(0, self.sizes[self.inner]) as at:
             both = [self._product(pair) for pair in itertools.product(taps, self._taps(self.inner, at))]
-            if (self.maps[self.inner].positions < 0).any():
+            if self.maps[self.inner].may_be_outside:
                 inside = self.f.compare("sge", self.f.load("i64", self._table("position", self.inner, 0), at), 0)
                 self.f.branch(
                     inside,
@@ -189,7 +239,11 @@ class _Grid:
     def _run(self, index: Sequence[Reg], taps: Sequence[_Tap], run: Run) -> None:
         """Outputs [run.start, run.stop) of the row."""
         f, lanes = self.f, self.lanes
-        full, tail = divmod(run.stop - run.start, lanes)
+        size: Dim = run.stop - run.start
+        if isinstance(size, SymDim):
+            self._loose_run(index, taps, run, f.i64(size))
+            return
+        full, tail = divmod(size, lanes)
         looped = full - full % self.unroll
         if looped:
             with f.loop(0, looped * lanes, self.unroll * lanes) as at:
@@ -197,7 +251,20 @@ class _Grid:
         rest = [(f.i64(v * lanes), lanes) for v in range(looped, full)]
         self._pieces(index, taps, run, rest + ([(f.i64(full * lanes), tail)] if tail else []))
 
-    def _pieces(self, index: Sequence[Reg], taps: Sequence[_Tap], run: Run, places: Sequence[tuple[Reg, int]]) -> None:
+    def _loose_run(self, index: Sequence[Reg], taps: Sequence[_Tap], run: Run, size: Reg) -> None:
+        """The same where only a run knows how many they are."""
+        f, n = self.f, self.lanes
+        main, full = size - size % (n * self.unroll), size - size % n
+        with f.loop(0, main, self.unroll * n) as at:
+            self._pieces(index, taps, run, [(at + u * n, n) for u in range(self.unroll)])
+        with f.loop(main, full, n) as at:
+            self._pieces(index, taps, run, [(at, n)])
+        with f.when(f.compare("slt", full, size)):
+            self._pieces(index, taps, run, [(full, size - full)])
+
+    def _pieces(
+        self, index: Sequence[Reg], taps: Sequence[_Tap], run: Run, places: Sequence[tuple[Reg, Reg | int]]
+    ) -> None:
         stride = self.x_strides[self.inner]
         for at, count in places:
             if run.step is None:
@@ -206,7 +273,7 @@ class _Grid:
                 value = self._sum(taps, (at * run.step + run.first) * stride, run.step * stride, count)
             self._finish(index, at + run.start, value, count)
 
-    def _sum(self, taps: Sequence[_Tap], offset: Reg, stride: int, count: int) -> Reg:
+    def _sum(self, taps: Sequence[_Tap], offset: Reg, stride: int, count: Reg | int) -> Reg:
         """The weighted sum of the taps' registers."""
         f = self.f
         total: Reg | None = None
@@ -218,7 +285,7 @@ class _Grid:
         assert total is not None
         return total
 
-    def _finish(self, index: Sequence[Reg], at: Reg, value: Reg, count: int) -> None:
+    def _finish(self, index: Sequence[Reg], at: Reg, value: Reg, count: Reg | int) -> None:
         self.epilogue.finish(self.f, value, self.f.arg("out0"), self.extras, (*index, at), count)
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
+from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Operand, Reject, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue
 from tensorwright.backends.cpu.kernels.grid_sample import integer
@@ -81,9 +81,7 @@ class _Cells:
         with share.items(f) as item:
             box, row, column = unravel(f, item, cells)
             target = Epilogue.offset(f, (out.strides[0], *out.strides[2:]), (box, row, column))
-            raw = f.load(ELEMENTS[self.batch.dtype], f.arg("in2"), box * self.batch.strides[0])
-            image = f.cast("sext", raw, "i64")
-            image = f.select(f.compare("slt", image, 0), f.op("i64", f"add i64 {image.ref}, {x.shape[0]}"), image)
+            image = image_number(f, self.batch, box, x.shape[0])
             exists = f.compare("ult", image, x.shape[0])
             start = f.select(exists, f.const("float", 0), f.const("float", math.nan))
             with f.loop(0, out.shape[1]) as c:
@@ -145,15 +143,15 @@ class _Cells:
             old = f.load("float", f.arg("out0"), at)
             new = parts[0]
             for part in parts[1:]:
-                new = _larger(f, new, part) if op.maximum else new + part
+                new = larger(f, new, part) if op.maximum else new + part
             if op.maximum:
-                new = f.select(is_first, new, _larger(f, old, new))
+                new = f.select(is_first, new, larger(f, old, new))
             f.store(new if op.maximum else old + new, f.arg("out0"), at)
 
     def _pixels(self, at: Reg, d: int) -> tuple[Reg, Reg, Reg, Reg]:
         """Offsets of the two pixels along dim d, the weight of the second, and whether the sample counts."""
         f, size, stride = self.f, self.x.shape[d], self.x.strides[d]
-        inside = f.binary("and", f.compare("oge", at, -1.0), f.compare("ole", at, float(size)))
+        inside = f.binary("and", f.compare("oge", at, -1.0), f.compare("ole", at, f.number("float", size)))
         at = f.select(inside, f.maximum(at, 0.0), f.const("float", 0))
         low = f.minimum(integer(f, at), size - 1)
         is_last = f.compare("eq", low, size - 1)
@@ -161,7 +159,13 @@ class _Cells:
         return low * stride, f.select(is_last, low, low + 1) * stride, weight, inside
 
 
-def _larger(f: Function, a: Reg, b: Reg) -> Reg:
+def image_number(f: Function, batch: Operand, box: Reg, images: int) -> Reg:
+    """The image of a box (input 2), negative ones from the end; it need not exist."""
+    image = f.cast("sext", f.load(ELEMENTS[batch.dtype], f.arg("in2"), box * batch.strides[0]), "i64")
+    return f.select(f.compare("slt", image, 0), f.op("i64", f"add i64 {image.ref}, {f.i64(images).ref}"), image)
+
+
+def larger(f: Function, a: Reg, b: Reg) -> Reg:
     """The larger of two; NaN wins."""
     wins = f.binary("or", f.compare("ogt", b, a), f.compare("uno", b, b))
     return f.select(wins, b, a)

@@ -8,13 +8,15 @@ contiguous kept axis, and a register is a piece of several rows; per-row values 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from tensorwright.backends.base import Operand
-from tensorwright.backends.cpu.emitter import Function, Reg, vector, width_of
+from tensorwright.backends.cpu.emitter import Function, Reg, width_of
 from tensorwright.backends.cpu.epilogue import Epilogue, load_lanes
 from tensorwright.backends.cpu.kernels.microkernel import choose
 from tensorwright.backends.cpu.kernels.nest import (
@@ -27,6 +29,7 @@ from tensorwright.backends.cpu.kernels.nest import (
     sizes_of,
     unravel,
 )
+from tensorwright.ir.dims import Dim, SymDim, ceil_div, high
 from tensorwright.ir.dtype import DType
 
 Index = tuple[Reg | int, ...]
@@ -39,7 +42,7 @@ class Visit:
     in the row when all visits are written out (None inside loops)."""
 
     index: Index
-    count: int
+    count: Reg | int
     slot: int
     number: int | None
 
@@ -74,13 +77,13 @@ class RowNest:
         self.lanes_in_row = may_lie_in_row and (row.strides[0] == 1 or kept.strides[0] != 1)
         self.lane_axis = len(self.kept) - 1 + (len(self.rows) if self.lanes_in_row else 0)
         lanes, along = (lanes, row) if self.lanes_in_row else (lanes * columns, kept)
-        self.lanes = min(lanes, 1 << (along.size - 1).bit_length())
+        self.lanes = min(lanes, 1 << (high(along.size) - 1).bit_length())
         self.step = self.lanes if self.lanes_in_row else 1
-        self.visits = self.row_elems // row.size * math.ceil(row.size / self.step)
-        self.is_static = self.visits <= int(registers * _ROW_SHARE)
-        outer = (
-            sizes_of(self.kept) if self.lanes_in_row else (*sizes_of(self.kept[:-1]), math.ceil(kept.size / self.lanes))
-        )
+        self.visits = math.prod(sizes_of(self.rows[:-1])) * ceil_div(row.size, self.step)
+        self.is_static = isinstance(self.visits, int) and self.visits <= int(registers * _ROW_SHARE)
+        outer = sizes_of(self.kept)
+        if not self.lanes_in_row:
+            outer = (*outer[:-1], cast(int, ceil_div(kept.size, self.lanes)))
         self._outer = outer
         self.share = Share.of(math.prod(outer), self.row_elems * (self.lanes // self.step))
 
@@ -88,7 +91,7 @@ class RowNest:
         """One operand's strides over the nest's axes, as `Visit.index` and `Epilogue` count them."""
         return operand_strides((*self.kept, *self.rows), operand)
 
-    def positions(self, f: Function, emit: Callable[[Index, int], None]) -> None:
+    def positions(self, f: Function, emit: Callable[[Index, Reg | int], None]) -> None:
         """emit(kept index, rows in a register) for every kept position of the function's units. Written twice when
         the lanes do not divide the kept axis."""
         with self.share.items(f) as item:
@@ -96,8 +99,14 @@ class RowNest:
             if self.lanes_in_row:
                 emit(tuple(index), 1)
                 return
-            blocks, tail = self._outer[-1], self.kept[-1].size % self.lanes or self.lanes
             at = (*index[:-1], index[-1] * self.lanes)
+            size: Dim = self.kept[-1].size
+            if isinstance(size, SymDim):
+                left = f.i64(size) - index[-1] * self.lanes
+                is_whole = f.compare("sge", left, self.lanes)
+                f.branch(is_whole, lambda: emit(at, self.lanes), lambda: emit(at, left))
+                return
+            blocks, tail = self._outer[-1], size % self.lanes or self.lanes
             choose(
                 f,
                 f.compare("slt", index[-1], blocks - 1),
@@ -109,17 +118,22 @@ class RowNest:
 
     def slots(self, unroll: int) -> int:
         """How many accumulators `visit` uses."""
-        return min(unroll, self.visits)
+        return min(unroll, self.visits) if isinstance(self.visits, int) else unroll
 
-    def visit(self, f: Function, kept: Index, count: int, unroll: int, emit: Callable[[Visit], None]) -> None:
+    def visit(self, f: Function, kept: Index, count: Reg | int, unroll: int, emit: Callable[[Visit], None]) -> None:
         """emit every register of the row at `kept`, `unroll` of them per loop iteration."""
         *outer, last = self.rows
-        full, tail = divmod(last.size, self.step)
-        places = [(v * self.step, self.step) for v in range(full)] + ([(full * self.step, tail)] if tail else [])
 
-        def piece(index: Index, at: Reg | int, elems: int, slot: int, number: int | None) -> None:
+        def piece(index: Index, at: Reg | int, elems: Reg | int, slot: int, number: int | None) -> None:
             emit(Visit((*kept, *index, at), elems if self.lanes_in_row else count, slot % self.slots(unroll), number))
 
+        size: Dim = last.size
+        if isinstance(size, SymDim):
+            end = f.i64(size)
+            _nest(f, outer, (), lambda index: self._loose(f, end, unroll, functools.partial(piece, index)))
+            return
+        full, tail = divmod(size, self.step)
+        places = [(v * self.step, self.step) for v in range(full)] + ([(full * self.step, tail)] if tail else [])
         if self.is_static:
             rows = itertools.product(*(range(a.size) for a in outer))
             for number, (position, (at, elems)) in enumerate(itertools.product(rows, places)):
@@ -127,11 +141,7 @@ class RowNest:
             return
         looped = full - full % unroll
 
-        def nest(index: tuple[Reg, ...]) -> None:
-            if len(index) < len(outer):
-                with f.loop(0, outer[len(index)].size) as i:
-                    nest((*index, i))
-                return
+        def fixed(index: tuple[Reg, ...]) -> None:
             if looped:
                 with f.loop(0, looped * self.step, unroll * self.step) as at:
                     for slot in range(unroll):
@@ -139,7 +149,22 @@ class RowNest:
             for slot, (start, elems) in enumerate(places[looped:]):
                 piece(index, start, elems, slot, None)
 
-        nest(())
+        _nest(f, outer, (), fixed)
+
+    def _loose(
+        self, f: Function, end: Reg, unroll: int, piece: Callable[[Reg, Reg | int, int, int | None], None]
+    ) -> None:
+        """piece(place, lanes, slot, number) for the last axis, whose `end` only a run knows."""
+        step = self.step
+        main, full = end - end % (unroll * step), end - end % step
+        with f.loop(0, main, unroll * step) as at:
+            for slot in range(unroll):
+                piece(at + slot * step, step, slot, None)
+        with f.loop(main, full, step) as at:
+            piece(at, step, 0, None)
+        if step > 1:
+            with f.when(f.compare("slt", full, end)):
+                piece(full, end - full, 0, None)
 
     def fold(self, f: Function, how: Callable[[Reg, Reg], Reg], parts: Sequence[Reg]) -> Reg:
         """The per-row value, in all lanes of its row, from the accumulators."""
@@ -154,18 +179,26 @@ class RowNest:
             step //= 2
         return value
 
-    def keep(self, f: Function, value: Reg, count: int, neutral: float | int) -> Reg:
+    def keep(self, f: Function, value: Reg, count: Reg | int, neutral: float | int) -> Reg:
         """`value` with `neutral` in the lanes past `count` where they would be folded into the row."""
         return first_lanes(f, value, count, f.const(value.ty, neutral)) if self.lanes_in_row else value
 
 
-def first_lanes(f: Function, value: Reg, count: int, other: Reg) -> Reg:
+def _nest(f: Function, axes: Sequence[Axis], index: tuple[Reg, ...], body: Callable[[tuple[Reg, ...]], None]) -> None:
+    """body(index) for every position of the axes."""
+    if len(index) == len(axes):
+        body(index)
+        return
+    with f.loop(0, axes[len(index)].size) as i:
+        _nest(f, axes, (*index, i), body)
+
+
+def first_lanes(f: Function, value: Reg, count: Reg | int, other: Reg) -> Reg:
     """The first `count` lanes of `value`, then those of `other`."""
     width = width_of(value.ty)
-    if count >= width:
+    if width == 1 or isinstance(count, int) and count >= width:
         return value
-    mask = ", ".join(f"i1 {'true' if i < count else 'false'}" for i in range(width))
-    return f.select(Reg(f, vector(width, "i1"), f"<{mask}>"), value, other)
+    return f.select(f.mask(width, count), value, other)
 
 
 class Reader:

@@ -82,7 +82,7 @@ class _Rows:
             p.fused, self.out_strides, [self.nest.strides(i + 2) for i in range(len(p.extras))], self.nest.lane_axis
         )
 
-    def row(self, kept: Index, count: int) -> None:
+    def row(self, kept: Index, count: Reg | int) -> None:
         """One row, or `count` rows side by side."""
         f, nest = self.f, self.nest
         x = Reader(f, nest, f.arg("in0"), 0)

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from tensorwright.backends.base import Operand
 from tensorwright.backends.cpu.emitter import Function, Reg
 from tensorwright.backends.cpu.epilogue import Problem, aligned_strides
+from tensorwright.backends.cpu.kernels.microkernel import may
+from tensorwright.ir.dims import Dim, SymDim, ceil_div, high, maximum, minimum, opt
 from tensorwright.ops.conv import Convolution, Deconvolution
 
 
@@ -22,13 +25,19 @@ from tensorwright.ops.conv import Convolution, Deconvolution
 class Run:
     """`repeat` consecutive tiles of `width` outputs from output number `first`, all reading the same taps.
 
-    `valid[t][n]` says whether tap n of the t-th output of a tile lies inside the input.
+    `valid[t][n]` says whether tap n of the t-th output of a tile lies inside the input; it is None where only a run
+    knows, and `width` then 1.
     """
 
     first: int
     width: int
     repeat: int
-    valid: tuple[tuple[bool, ...], ...]
+    valid: tuple[tuple[bool, ...], ...] | None
+
+    @property
+    def stop(self) -> int:
+        """Past the last output."""
+        return self.first + self.repeat * self.width
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,59 @@ class Phase:
     taps: tuple[tuple[int, int], ...]
 
     def runs(self, width: int) -> list[Run]:
-        """Tiles of `width` outputs (the last may be narrower), neighbours with equal borders put together."""
+        """Tiles of `width` outputs (the last may be narrower), neighbours with equal borders put together.
+
+        Where only a run knows the sizes, these are the tiles of the opt sizes, which it uses if it has them, and
+        those for any other size.
+        """
+        tuned, others = self._cases()
+        if others is None:
+            return tuned._fixed_runs(width)
+        is_tuned = 1 - others
+        runs = [replace(r, repeat=r.repeat * is_tuned) for r in tuned._fixed_runs(width)]
+        return [r for r in (*runs, *self._loose_runs(width, others)) if may(r.repeat)]
+
+    def _cases(self) -> tuple[Phase, int | None]:
+        """The phase at the opt sizes, and 1 where a run has other ones, else 0; None when there is no choice."""
+        if not isinstance(cast(Dim, self.size), SymDim) and not isinstance(cast(Dim, self.count), SymDim):
+            return self, None
+        tuned = replace(self, count=opt(self.count), size=opt(self.size))
+        gaps = [maximum(a - b, b - a) for a, b in ((self.count, tuned.count), (self.size, tuned.size))]
+        return tuned, cast(int, minimum(1, gaps[0] + gaps[1]))
+
+    def _loose_runs(self, width: int, factor: int) -> list[Run]:
+        """Runs for any size, with no output where `factor` is 0.
+
+        Tiles whose left border is known, whole tiles inside, and what is left of the inside in powers of two; the right
+        border, and an input too small for all that, one by one.
+        """
+        starts = [start for _, start in self.taps] or [0]
+        count = self.count * factor
+        inside = cast(int, minimum(count, maximum(0, (self.size - 1 - max(starts)) // self.in_step + 1)))
+        left = ceil_div(max(0, -min(starts)), self.in_step)
+        tiles = math.ceil(cast(int, left) / width)
+        fits: int = cast(int, minimum(1, inside // (tiles * width))) if tiles else 1
+        runs = []
+        for first in range(0, tiles * width, width):
+            outputs = range(first, first + width)
+            valid = tuple(tuple(j * self.in_step + start >= 0 for _, start in self.taps) for j in outputs)
+            runs.append(Run(first, width, fits, valid))
+        begin = tiles * width * fits
+        whole = (inside - begin) // width * fits
+        runs.append(self._inside(begin, width, whole))
+        begin = begin + whole * width
+        rest = (inside - begin) * fits
+        size = 1 << (width - 1).bit_length() >> 1  # the greatest power of two below `width`
+        while size > 1:
+            runs.append(self._inside(begin + rest // (2 * size) * (2 * size), size, rest // size % 2))
+            size //= 2
+        begin = begin + rest - rest % 2
+        return [*runs, Run(begin, 1, count - begin, None)]
+
+    def _inside(self, first: int, width: int, repeat: int) -> Run:
+        return Run(first, width, repeat, ((True,) * len(self.taps),) * width)
+
+    def _fixed_runs(self, width: int) -> list[Run]:
         runs: list[Run] = []
         for first in range(0, self.count, width):
             outputs = range(first, min(first + width, self.count))
@@ -74,10 +135,11 @@ class SpatialAxis:
             taps = tuple((k, k * self.dilation - self.pad) for k in range(self.kernel))
             return (Phase(0, 1, self.count, self.stride, self.size, taps),)
         phases = []
-        for first in range(min(self.stride, self.count)):
+        for first in range(min(self.stride, high(self.count))):
             reach = [(k, first + self.pad - k * self.dilation) for k in range(self.kernel)]
             taps = tuple((k, r // self.stride) for k, r in reach if r % self.stride == 0)
-            phases.append(Phase(first, self.stride, -(-(self.count - first) // self.stride), 1, self.size, taps))
+            count = cast(int, maximum(0, ceil_div(self.count - first, self.stride)))
+            phases.append(Phase(first, self.stride, count, 1, self.size, taps))
         return tuple(phases)
 
     @property
@@ -94,7 +156,7 @@ class SpatialAxis:
     def never_outside(self) -> bool:
         """Whether every tap of every output reads inside the input."""
         last = (self.count - 1) * self.stride - self.pad + (self.kernel - 1) * self.dilation
-        return not self.transposed and self.pad <= 0 and last < self.size
+        return not self.transposed and self.pad <= 0 and high(last - self.size) < 0
 
     @contextmanager
     def taps_of(self, f: Function, output: Reg | int) -> Iterator[tuple[Reg, Reg]]:

@@ -12,15 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
-from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
+from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Packed, Reject, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, body_problem, problem_of
 from tensorwright.backends.cpu.kernels.microkernel import Tile, choose, rank1_update, unrolled, zero_tile
 from tensorwright.backends.cpu.kernels.spatial import GroupedShape, Phase, Run, grouped_shape
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import ceil_div
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 from tensorwright.ops.conv import Convolution, Deconvolution
@@ -94,6 +96,7 @@ class _Emitter:
         self.panel_elems = s.taps * s.c * self.width
         self.inputs = len(w.inputs)
         self.m = Module()
+        self.m.takes_dims = w.is_symbolic
         self.epilogue = Epilogue(p.fused, s.out, s.extras, 1)
         columns = s.axes[2]
         self.static_columns = columns.kernel <= _MAX_TAPS and len(columns.phases) <= _MAX_PHASES
@@ -101,7 +104,7 @@ class _Emitter:
     def kernel(self, weights: Array | None) -> CpuKernel:
         s = self.s
         panels = s.groups * self.panels
-        rows = math.ceil(s.axes[0].count * s.axes[1].count / self.c.rows)
+        rows = cast(int, ceil_div(s.axes[0].count * s.axes[1].count, self.c.rows))
         compute = Stage(self.symbol, panels * s.n * rows)
         if weights is not None:
             self._compute("in1", rows)
@@ -119,15 +122,17 @@ class _Emitter:
         return self.m.function(name, [*(("ptr", n) for n in pointers), ("i64", "begin"), ("i64", "end")])
 
     # -- weights --------------------------------------------------------------------------------
-    def _packed(self, weights: Array) -> Array:
+    def _packed(self, weights: Array) -> Packed:
         """[group][K / width][taps][C][width], zero-padded output channels."""
+        s = self.s
+        return Packed.of((s.groups, self.panels, s.taps, s.c, self.width), lambda: self._panels(weights))
+
+    def _panels(self, weights: Array) -> Array:
         s = self.s
         w = np.moveaxis(weights.reshape(s.groups, s.c, s.k, s.taps), 1, 2) if s.axes[2].transposed else weights
         padded = np.zeros((s.groups, self.panels * self.width, s.c, s.taps), np.float32)
         padded[:, : s.k] = w.reshape(s.groups, s.k, s.c, s.taps)
-        return np.ascontiguousarray(
-            padded.reshape(s.groups, self.panels, self.width, s.c, s.taps).transpose(0, 1, 4, 3, 2)
-        )
+        return padded.reshape(s.groups, self.panels, self.width, s.c, s.taps).transpose(0, 1, 4, 3, 2)
 
     def _pack(self, name: str) -> None:
         """The same at run time; a unit is one panel."""
@@ -176,8 +181,11 @@ class _Emitter:
         if self.static_columns:
             for phase in columns.phases:
                 for run in phase.runs(self.c.columns):
-                    with f.loop(run.first, run.first + run.repeat * self.c.columns, self.c.columns) as j:
-                        self._tile(n, panel, row, channels, j, phase, run)
+                    with f.loop(run.first, run.stop, run.width) as j:
+                        if run.valid is None:
+                            self._tile(n, panel, row, channels, j * phase.step + phase.first)
+                        else:
+                            self._tile(n, panel, row, channels, j, phase, run)
         else:
             with f.loop(0, columns.count) as column:
                 self._tile(n, panel, row, channels, column)
@@ -210,9 +218,11 @@ class _Emitter:
                 self.epilogue.finish(f, accumulator.get(), f.arg("out"), self.extras, index, count)
 
     def _static_taps(self, tile: Tile, phase: Phase, run: Run, at: Reg, tap: Reg) -> None:
+        assert run.valid is not None
         for number, (kw, start) in enumerate(phase.taps):
             offsets = [
-                (start + t * phase.in_step) * self.s.x[4] if run.valid[t][number] else None for t in range(run.width)
+                (start + t * phase.in_step) * self.s.x[4] if valid[number] else None
+                for t, valid in enumerate(run.valid)
             ]
             if any(o is not None for o in offsets):
                 self._accumulate(tile, offsets, at, tap + kw)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu import vector_math as vm
@@ -16,6 +17,7 @@ from tensorwright.backends.cpu.emitter import Function, Module, Reg, is_float
 from tensorwright.backends.cpu.epilogue import Epilogue
 from tensorwright.backends.cpu.kernels.nest import Share, empty_kernel, entry, unravel
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import high
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 from tensorwright.ops.order import TopKIndices, TopKValues
@@ -50,7 +52,7 @@ class TopKRows(KernelFamily[TopKConfig, CpuTarget, CpuKernel]):
         m = Module()
         units = _Rows(m, w, symbol).emit()
         assert isinstance(w.op, TopKValues | TopKIndices)
-        return CpuKernel(m.text(), (Stage(symbol, units),), scratch_bytes=8 * w.op.k)
+        return CpuKernel(m.text(), (Stage(symbol, units),), scratch_bytes=8 * high(w.op.k))
 
     def bound(self, w: Workload, t: CpuTarget) -> float:
         return 0.0
@@ -76,7 +78,8 @@ class _Rows:
             place = unravel(f, item, [out.shape[d] for d in beside])
             source, target = (Epilogue.offset(f, [o.strides[d] for d in beside], place) for o in (self.x, out))
             row = f.gep(f.arg("in0"), source, self.element)
-            self._select(f, row, heap)
+            with f.when(f.compare("sgt", f.i64(op.k), 0)):
+                self._select(f, row, heap)
             with f.loop(0, op.k) as j:
                 found = f.load("i64", heap, j)
                 value = found if isinstance(op, TopKIndices) else self._at(f, row, found)
@@ -86,7 +89,7 @@ class _Rows:
 
     def _select(self, f: Function, row: Reg, heap: Reg) -> None:
         """The heap becomes the first k positions of the row, best first."""
-        k = self.op.k
+        k = cast(int, self.op.k)
         with f.loop(0, k) as i:
             f.store(i, heap, i)
         with f.loop(0, k // 2) as i:

@@ -14,14 +14,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Operand, Reject, Stage, Workload
+from tensorwright.backends.base import (
+    Accept,
+    Config,
+    CpuKernel,
+    KernelFamily,
+    Operand,
+    Packed,
+    Reject,
+    Stage,
+    Workload,
+    accepted,
+)
 from tensorwright.backends.cpu.conversions import HALVES
-from tensorwright.backends.cpu.emitter import Function, Module, Reg
+from tensorwright.backends.cpu.emitter import DIMS, Function, Module, Reg
 from tensorwright.backends.cpu.kernels.nest import empty_kernel, entry, traffic_seconds
 from tensorwright.backends.cpu.kernels.pointwise import PointwiseNd
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import Undecided, high
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
 from tensorwright.ops.copy import Copy
@@ -65,7 +75,7 @@ class Widened(KernelFamily[WidenedConfig, CpuTarget, CpuKernel]):
         wide = widened(w)
         if wide == w:
             return Reject("no operand has a wider type")
-        if any(isinstance(family.accepts(wide, t), Accept) for family in self.families):
+        if any(isinstance(accepted(family, wide, t), Accept) for family in self.families):
             return Accept()
         return Reject(f"no family takes {w.op.kind} of {', '.join(str(o) for o in wide.inputs if o is not None)}")
 
@@ -80,6 +90,9 @@ class Widened(KernelFamily[WidenedConfig, CpuTarget, CpuKernel]):
         if 0 in w.outputs[0].shape:
             return empty_kernel(w, symbol)
         family = next(family for family in self.families if family.name == c.family)
+        answer = family.accepts(widened(w), t)
+        if isinstance(answer, Reject):  # it takes the workload at the opt sizes only
+            raise Undecided(answer.reason)
         return _Parts(family, w, family.config(**json.loads(c.settings)), t, symbol).kernel(constants)
 
     def bound(self, w: Workload, t: CpuTarget) -> float:
@@ -100,8 +113,8 @@ def widened(w: Workload) -> Workload:
 def _dense(o: Operand) -> tuple[int, ...]:
     """The strides of a copy without gaps: dims in the operand's order; what is broadcast in memory stays so."""
     strides, step = [0] * len(o.shape), 1
-    for dim in sorted(range(len(o.shape)), key=lambda d: (abs(o.strides[d]), -d)):
-        if o.strides[dim] and o.shape[dim]:
+    for dim in sorted(range(len(o.shape)), key=lambda d: (high(abs(o.strides[d])), -d)):
+        if o.strides[dim] != 0 and o.shape[dim] != 0:
             strides[dim] = step
             step *= o.shape[dim]
     return tuple(strides)
@@ -112,6 +125,7 @@ class _Part:
     """One kernel of the chain; `pointers` are its operands in the whole: an argument, or an offset in the workspace."""
 
     kernel: CpuKernel
+    workload: Workload
     pointers: tuple[str | int, ...]
 
 
@@ -123,16 +137,12 @@ class _Parts:
     ) -> None:
         self.inner, self.w, self.wide, self.c, self.t, self.symbol = inner, w, widened(w), c, t, symbol
         self.end = 0
-        self.packed: dict[int, Array] = {}
+        self.packed: dict[int, Packed] = {}
 
     def kernel(self, constants: dict[int, Array]) -> CpuKernel:
         """Conversions of the inputs, the family's kernel, conversion of the output."""
         w, wide = self.w, self.wide
-        laid_out = {
-            i: _laid_out(a, o) for i, a in constants.items() if (o := wide.inputs[i]) is not None and o != w.inputs[i]
-        }
-        given = {i: laid_out[i][1] if i in laid_out else a for i, a in constants.items()}
-        middle = self.inner.emit(wide, self.c, self.t, f"{self.symbol}_wide", given)
+        middle = self.inner.emit(wide, self.c, self.t, f"{self.symbol}_wide", constants)  # packing converts them
         self.packed = dict(middle.packed)
         self.end = _aligned(middle.workspace_bytes)
         before: list[_Part] = []
@@ -141,8 +151,8 @@ class _Parts:
             pointers.append(f"in{i}")
             if narrow is None or o is None or narrow == o or i in middle.packed:
                 continue
-            if i in laid_out:
-                self.packed[i] = laid_out[i][0]
+            if i in constants:
+                self.packed[i] = _laid_out(constants[i], o)
                 continue
             pointers[i] = self._room(o)
             before.append(self._cast(narrow, o, f"in{i}", pointers[i], f"in{i}"))
@@ -151,21 +161,21 @@ class _Parts:
         pointers.append("out0" if out == target else self._room(out))
         if out != target:
             after.append(self._cast(out, target, pointers[-1], "out0", "out"))
-        return self._joined([*before, _Part(middle, tuple(pointers)), *after])
+        return self._joined([*before, _Part(middle, wide, tuple(pointers)), *after])
 
     def _room(self, o: Operand) -> int:
         """A place for an operand in the workspace."""
         start = self.end
-        self.end += _aligned(o.span_elems * o.dtype.size_bytes)
+        self.end += _aligned(high(o.span_elems) * o.dtype.size_bytes)
         return start
 
     def _cast(self, source: Operand, to: Operand, read: str | int, write: str | int, name: str) -> _Part:
         op = Cast(to.dtype)
         # a dim that is broadcast in memory is written once
-        shape = tuple(1 if not s else d for d, s in zip(to.shape, to.strides, strict=True))
+        shape = tuple(1 if s == 0 else d for d, s in zip(to.shape, to.strides, strict=True))
         w = Workload(op, (Operand(source.dtype, shape, source.strides),), (Operand(to.dtype, shape, to.strides),))
-        config = next(iter(_CASTS.candidates(w, self.t)))
-        return _Part(_CASTS.emit(w, config, self.t, f"{self.symbol}_cast_{name}", {}), (read, write))
+        config = next(iter(_CASTS.candidates(w.at_opt(), self.t)))
+        return _Part(_CASTS.emit(w, config, self.t, f"{self.symbol}_cast_{name}", {}), w, (read, write))
 
     def _joined(self, parts: Sequence[_Part]) -> CpuKernel:
         """One module: every part's functions, and stages that call them with the right pointers."""
@@ -177,7 +187,8 @@ class _Parts:
                 f = entry(m, name, self.w)
                 pointers = [self._pointer(f, p) for p in part.pointers]
                 rest = [f.arg(a) for a in ("workspace", "scratch", "begin", "end")]
-                f.call(stage.symbol, "void", *pointers, *rest)
+                dims = [Reg(f, "ptr", f"%{DIMS}")] if part.workload.is_symbolic else []
+                f.call(stage.symbol, "void", *pointers, *rest, *dims)
                 f.ret()
                 stages.append(Stage(name, stage.units))
         texts = [*(part.kernel.ir for part in parts), m.text()]
@@ -192,14 +203,15 @@ def _aligned(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
-def _laid_out(values: Array, o: Operand) -> tuple[Array, Array]:
-    """A constant in the operand's type: (its memory as the strides say, that memory in its shape)."""
-    size = o.dtype.size_bytes
-    memory = np.zeros(max(o.span_elems, 1), o.dtype.numpy)
-    view = np.lib.stride_tricks.as_strided(memory, o.shape, [s * size for s in o.strides])
-    if math.prod(o.shape):
-        view[...] = values.astype(o.dtype.numpy)
-    return memory, view
+def _laid_out(values: Array, o: Operand) -> Packed:
+    """The memory of a constant in the operand's type and strides."""
+
+    def write(memory: Array) -> None:
+        memory[...] = 0
+        if math.prod(o.shape):
+            o.over(memory)[...] = values
+
+    return Packed((max(o.span_elems, 1),), write, o.dtype)
 
 
 def _merged(texts: Sequence[str]) -> str:
