@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX signal processing: Fourier transforms as products with constant matrices, and window functions."""
+"""ONNX signal processing: short Fourier transforms as products with constant matrices, and window functions.
+
+DFT has no function here: a long one wants a fast transform, which is no kernel yet, so it runs in NumPy, which has one.
+"""
 
 from __future__ import annotations
 
@@ -9,85 +12,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorwright.importers.onnx.builder import Builder
-from tensorwright.importers.onnx.node import OnnxNode, OnnxOp, Result, normal_axis, onnx_op
+from tensorwright.importers.onnx.node import OnnxNode, OnnxOp, Result, onnx_op
 from tensorwright.importers.onnx.tensors import dtype_of
-from tensorwright.ir.dims import product
-from tensorwright.ir.dtype import DType
-from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Array
-from tensorwright.ops.elementwise import Cast, Mul
+from tensorwright.ops.elementwise import Mul
 from tensorwright.ops.index import Gather
 from tensorwright.ops.linear import MatMul
-from tensorwright.ops.shape import Reshape, Slice, Transpose
+from tensorwright.ops.shape import Reshape
 
 _GIVE_SHAPES = "give every input a fixed shape with shapes="
 _FLOAT = 1  # TensorProto.FLOAT
-
-
-@onnx_op("DFT", since=17)
-def dft_by_attribute(b: Builder, n: OnnxNode) -> Result:
-    """Until opset 19 the axis is an attribute."""
-    return _dft(b, n, n.attr("axis", int, 1))
-
-
-@onnx_op("DFT", since=20)
-def dft(b: Builder, n: OnnxNode) -> Result:
-    """The axis is an input."""
-    axis = -2 if n.optional(2) is None else int(n.constant(2, "DFT needs a known axis").reshape(()))
-    return _dft(b, n, axis)
-
-
-def _dft(b: Builder, n: OnnxNode, axis: int) -> Value:
-    """Along one axis of x[..., 1 or 2], whose last axis holds the real and the imaginary part.
-
-    Computed in f64: sums of f32 products would lose the zeros of a spectrum, which a fast transform keeps.
-    """
-    x, inverse, onesided = n.input(0), n.flag("inverse"), n.flag("onesided")
-    axis, parts = normal_axis(axis, x.type.rank), x.type.shape[-1]
-    given = x.type.shape[axis]
-    if axis == x.type.rank - 1 or parts not in (1, 2):
-        raise ValueError(f"it transforms axis {axis} of {x.type}, whose last axis must hold parts of complex numbers")
-    if not isinstance(given, int) or not isinstance(parts, int):
-        n.refuse(f"it needs a known length of the signal, not {given}", _GIVE_SHAPES)
-    if n.optional(1) is not None:
-        size = int(n.constant(1, "DFT needs a known dft_length").reshape(()))
-    else:
-        size = 2 * (given - 1) if inverse and onesided else given
-    if size < 1 or (onesided and not inverse and parts == 2):
-        raise ValueError(f"a transform of length {size}, onesided={onesided}, does not fit {x.type}")
-    matrix = _matrix(size, given, inverse=inverse, onesided=onesided)[:, :parts]
-    used, _, count, parts_out = matrix.shape
-    n.limit_constant(matrix.size)
-    if used < given:
-        x = b.add(Slice((0,), (used,), (axis,), (1,)), x)
-    last = x.type.rank - 1
-    order = (*(d for d in range(last) if d != axis), axis, last)
-    beside = tuple(x.type.shape[d] for d in order[:-2])
-    flat = _as(b, b.add(Reshape((product(beside), used * parts)), b.add(Transpose(order), x)), DType.f64)
-    table = b.constant(matrix.reshape(used * parts, count * parts_out))
-    y = b.add(Reshape((*beside, count, parts_out)), _as(b, b.add(MatMul(), flat, table), x.type.dtype))
-    return b.add(Transpose(tuple(order.index(d) for d in range(last + 1))), y)
-
-
-def _as(b: Builder, x: Value, dtype: DType) -> Value:
-    return x if x.type.dtype is dtype else b.add(Cast(dtype), x)
-
-
-def _matrix(size: int, given: int, *, inverse: bool, onesided: bool) -> Array:
-    """[element, part in, element, part out] of a transform of length `size`, for the elements that are `given`: missing
-    ones count as zeros."""
-    bins = size // 2 + 1 if onesided else size
-    if not inverse:
-        return _fourier_matrix(size, bins)[:given]
-    matrix = _fourier_matrix(size, size) / size
-    matrix[:, 1] *= -1  # the conjugate of the transform,
-    matrix[..., 1] *= -1  # of conjugate numbers
-    if not onesided:
-        return matrix[:given]
-    # the other half of the spectrum mirrors this one: all but the first bin, and the middle one, count twice
-    half = matrix[:bins, :, :, :1].copy()
-    half[1 : size - bins + 1] *= 2
-    return half[:given]
 
 
 @onnx_op("STFT", since=17)
@@ -145,8 +79,6 @@ def _window_function(name: str, cosines: Sequence[float]) -> OnnxOp:
 
 
 OPS = [
-    dft_by_attribute,
-    dft,
     stft,
     _window_function("HannWindow", (0.5, 0.5)),
     _window_function("HammingWindow", (25 / 46, 21 / 46)),
