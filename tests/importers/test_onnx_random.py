@@ -61,6 +61,31 @@ def test_likeness_takes_shape_and_type_of_the_tensor(op: str) -> None:
     assert (y.dtype, y.shape, len(set(y.reshape(-1)))) == (np.float64, (3, 5), 15)
 
 
+@pytest.mark.parametrize(
+    "op,kind", [("RandomNormalLike", 1), ("RandomNormalLike", DOUBLE), ("RandomUniformLike", HALF)]
+)
+def test_one_engine_draws_for_every_batch(op: str, kind: int) -> None:
+    proto = model([node(op, ["x"], dtype=kind)], {"x": ["batch", 7]}, opset=20, kinds={"y": kind})
+    batches = tw.Range((1, 7), (4, 7), (9000, 7))
+    with tw.build(proto, shapes={"x": batches}, tune="off", host_steps=False) as engine:
+        for batch in (1, 4, 9000, 33, 2):
+            x = np.zeros((batch, 7), np.float32)
+            one, other = (engine.run({"x": x})["y"].astype(np.float64) for _ in range(2))
+            assert one.shape == (batch, 7) and np.mean(one == other) < 0.2
+            assert len(np.unique(one)) > min(one.size, 1000) * 0.9
+            mean, spread = (0, 1) if op == "RandomNormalLike" else (0.5, 12**-0.5)
+            assert abs(one.mean() - mean) < 6 * spread / np.sqrt(one.size)
+
+
+def test_a_seed_gives_each_batch_the_numbers_that_an_engine_for_it_alone_gives() -> None:
+    proto = model([node("RandomNormalLike", ["x"], seed=5.0)], {"x": ["batch", 7]}, opset=20)
+    with tw.build(proto, shapes={"x": tw.Range((1, 7), (4, 7), (300, 7))}, tune="off", host_steps=False) as engine:
+        for batch in (1, 19, 299):
+            x = np.zeros((batch, 7), np.float32)
+            with tw.build(proto, shapes={"x": x.shape}, tune="off", host_steps=False) as alone:
+                np.testing.assert_allclose(engine(x), alone(x), rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [[5], [300, 300]])  # folded at build, and computed in each run
 def test_seed_gives_the_same_numbers_in_each_run_and_none_gives_others(shape: list[int]) -> None:
     nodes = [

@@ -76,6 +76,20 @@ def test_a_run_of_another_shape_compiles_and_allocates_nothing(
         assert (context.memory_bytes, context._arena.address) == held
 
 
+def test_a_run_after_a_refused_one_has_its_own_sizes(
+    engine: tw.Engine, session: onnxruntime.InferenceSession
+) -> None:
+    context, name = engine.create_context(), engine.outputs[0].name
+    for _ in range(2):
+        for x, out in ((images(4), None), (images(7), {name: np.empty((7, 9), np.float32)}), (images(4), None)):
+            if out is None:
+                want = session.run(None, {"x": x})[0]
+                np.testing.assert_allclose(context.run({"x": x})[name], want, rtol=1e-4, atol=1e-6)
+            else:
+                with pytest.raises(InputError, match="I103"):
+                    context.run({"x": x}, out)
+
+
 def test_a_shape_out_of_range_is_an_error_that_shows_it(engine: tw.Engine) -> None:
     with pytest.raises(InputError, match=r"I130(.|\n)*1x3x18x18 .. 4x3x18x18 .. 9x3x18x18(.|\n)*10 is not in 1..9"):
         engine(images(10))

@@ -147,3 +147,105 @@ class ResizeRoundMode(enum.Enum):
     HALF_DOWN = 1
     FLOOR = 2
     CEIL = 3
+
+
+class TopKOperation(enum.Enum):
+    """Whether a top-k layer takes the largest or the smallest elements."""
+
+    MAX = 0
+    MIN = 1
+
+
+class ScatterMode(enum.Enum):
+    """Whether a scatter layer writes single elements along an axis, or blocks at coordinates."""
+
+    ELEMENT = 0
+    ND = 1
+
+
+class FillOperation(enum.Enum):
+    """What a fill layer makes: start and step, or random numbers."""
+
+    LINSPACE = 0
+    RANDOM_UNIFORM = 1
+    RANDOM_NORMAL = 2
+
+
+class BoundingBoxFormat(enum.Enum):
+    """Boxes as two opposite corners, or as center x, y, width and height."""
+
+    CORNER_PAIRS = 0
+    CENTER_SIZES = 1
+
+
+class SampleMode(enum.Enum):
+    """What there is outside of an image: nothing allowed, the image again, its border, zeros, its mirror image."""
+
+    STRICT_BOUNDS = 0
+    WRAP = 1
+    CLAMP = 2
+    FILL = 3
+    REFLECT = 4
+
+
+class CumulativeOperation(enum.Enum):
+    """How a cumulative layer combines elements."""
+
+    SUM = 0
+
+
+class AttentionNormalizationOp(enum.Enum):
+    """What becomes of the scores of an attention layer."""
+
+    NONE = 0
+    SOFTMAX = 1
+
+
+class RNNOperation(enum.Enum):
+    """The cell of a recurrent layer."""
+
+    RELU = 0
+    TANH = 1
+    LSTM = 2
+    GRU = 3
+
+
+class RNNDirection(enum.Enum):
+    """Whether a recurrent layer reads sequences from the start only, or from both ends."""
+
+    UNIDIRECTION = 0
+    BIDIRECTION = 1
+
+
+class RNNInputMode(enum.Enum):
+    """Whether the first recurrent layer multiplies its input by weights, or takes it as it is."""
+
+    LINEAR = 0
+    SKIP = 1
+
+
+class RNNGateType(enum.Enum):
+    """The gates of recurrent cells: i, o, f, c of LSTM; z, r, h of GRU; i of the plain cells."""
+
+    INPUT = 0
+    OUTPUT = 1
+    FORGET = 2
+    UPDATE = 3
+    RESET = 4
+    CELL = 5
+    HIDDEN = 6
+
+
+class TripLimit(enum.Enum):
+    """What ends a loop: a number of iterations, or a condition that no longer holds."""
+
+    COUNT = 0
+    WHILE = 1
+
+
+class LoopOutput(enum.Enum):
+    """What leaves a loop: the last value, or those of all iterations in order or reversed."""
+
+    LAST_VALUE = 0
+    CONCATENATE = 1
+    REVERSE = 2

@@ -17,11 +17,12 @@ from tensorwright.ir.dims import Dim, SymDim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Array
-from tensorwright.ir.source_builder import SourceBuilder
 from tensorwright.ir.types import TensorType
+from tensorwright.network.builder import NetworkBuilder
 
 if TYPE_CHECKING:
-    from tensorwright.network.definition import Network
+    from tensorwright.network.base import BaseNetwork as Network
+    from tensorwright.network.writer import Writer
 
 Ints = tuple[int, ...]
 Get = TypeVar("Get")
@@ -31,13 +32,18 @@ Set = TypeVar("Set")
 class Tensor:
     """A tensor of a network: an input, or the output of a layer. Made by the network, compared by identity."""
 
-    def __init__(self, network: Network, layer: Layer | None, name: str = "", type: TensorType | None = None) -> None:
+    def __init__(
+        self, network: Network, layer: Layer | None, name: str = "", type: TensorType | None = None, index: int = 0
+    ) -> None:
         self._network, self._layer, self._name, self._type = network, layer, name, type
+        self.index = index  # among the outputs of its layer
 
     @property
     def name(self) -> str:
-        """The given name; by default that of the layer."""
-        return self._name or (self._layer.name if self._layer is not None else "")
+        """The given name; by default that of the layer, with the index of an output after the first."""
+        if self._name or self._layer is None:
+            return self._name
+        return f"{self._layer.name}_{self.index}" if self.index else self._layer.name
 
     @name.setter
     def name(self, name: str) -> None:
@@ -126,6 +132,8 @@ class Layer:
 
     kind: ClassVar[str] = ""
     most_inputs: ClassVar[int] = 1
+    is_check: ClassVar[bool] = False  # whether no graph is made before the layer is written
+    num_outputs: int = 1
 
     def __init__(self, network: Network, name: str, inputs: Sequence[Tensor]) -> None:
         self.network, self._name = network, name
@@ -133,7 +141,7 @@ class Layer:
         self._inputs: list[Tensor | None] = []
         for index, tensor in enumerate(inputs):
             self._inputs.append(self._own(index, tensor))
-        self._output = Tensor(network, self)
+        self._outputs: list[Tensor] = []
 
     @property
     def name(self) -> str:
@@ -150,14 +158,16 @@ class Layer:
         """The number of input tensors."""
         return len(self._inputs)
 
-    @property
-    def num_outputs(self) -> int:
-        """The number of output tensors: 1."""
-        return 1
-
     def get_input(self, index: int) -> Tensor | None:
         """Input tensor `index`; None past the end."""
         return self._inputs[index] if 0 <= index < len(self._inputs) else None
+
+    def read(self, index: int) -> Tensor:
+        """Input tensor `index`. Raises ModelError when it was not set."""
+        tensor = self.get_input(index)
+        if tensor is None:
+            raise self.error(f"input {index} is not set", "call set_input")
+        return tensor
 
     def set_input(self, index: int, tensor: Tensor) -> None:
         """Read another tensor. Raises ModelError when the layer has no such input."""
@@ -170,10 +180,12 @@ class Layer:
         self.network.changed(self)
 
     def get_output(self, index: int = 0) -> Tensor:
-        """The output tensor. Raises ModelError for an index other than 0."""
-        if index != 0:
-            raise self.error(f"there is no output {index}; it has one")
-        return self._output
+        """Output tensor `index`. Raises ModelError when the layer has no such output."""
+        if not 0 <= index < self.num_outputs:
+            raise self.error(f"there is no output {index}; it has {self.num_outputs or 'none'}")
+        while len(self._outputs) <= index:
+            self._outputs.append(Tensor(self.network, self, index=len(self._outputs)))
+        return self._outputs[index]
 
     def error(self, what: str, do: str = "") -> ModelError:
         """A ModelError about this layer."""
@@ -184,9 +196,23 @@ class Layer:
             do=do,
         )
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
-        """The layer's result, written with `b`. Raises ValueError when the inputs do not fit."""
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value | Sequence[Value]:
+        """The layer's results, written with `b`. Raises ValueError when the inputs do not fit."""
         raise NotImplementedError
+
+    def needs(self) -> list[Tensor]:
+        """The tensors whose values must be there before `write`."""
+        return [t for t in self._inputs if t is not None]
+
+    def needs_inside(self) -> list[Tensor]:
+        """The tensors that the outputs follow from, also those of a body: `needs`, unless the layer has one."""
+        return self.needs()
+
+    def write(self, writer: Writer) -> dict[Tensor, Value]:
+        """Write the layer: its outputs, and those of others that are written with it."""
+        results = self.emit(writer.builder, [None if t is None else writer.values[t] for t in self._inputs])
+        values = [results] if isinstance(results, Value) else list(results)
+        return {self.get_output(i): value for i, value in enumerate(values)}
 
     def _own(self, index: int, tensor: Tensor) -> Tensor:
         if not isinstance(tensor, Tensor):
@@ -235,6 +261,14 @@ def as_dtype(dtype: DType | str | np.dtype[Any] | type) -> DType:
         return DType(dtype) if dtype in {d.value for d in DType} else DType.of(dtype)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{dtype!r} is no element type; use a DType such as DType.f32") from error
+
+
+def known(b: NetworkBuilder, value: Value, what: str) -> Array:
+    """The elements of an input that must be a constant. Raises ValueError."""
+    array = b.known(value)
+    if array is None:
+        raise ValueError(f"{what} must be known when the network is built: make it with add_constant")
+    return array
 
 
 def pair(layer: Layer, value: int | Sequence[int]) -> Ints:

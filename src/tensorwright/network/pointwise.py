@@ -11,7 +11,7 @@ import numpy as np
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Op
-from tensorwright.ir.source_builder import SourceBuilder
+from tensorwright.network.builder import NetworkBuilder
 from tensorwright.network.enums import ActivationType, ElementWiseOperation, ScaleMode, UnaryOperation
 from tensorwright.network.layer import (
     Ints,
@@ -97,7 +97,7 @@ class ActivationLayer(Layer):
     alpha = Setting[float | None, float | None](optional_number)
     beta = Setting[float | None, float | None](optional_number)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         if self.type in _PLAIN_ACTIVATIONS:
             return b.add(_PLAIN_ACTIVATIONS[self.type](), x)
@@ -123,7 +123,7 @@ def _with_parameters(type: ActivationType, alpha: float, beta: float) -> Op:
     return ops[type]()
 
 
-def _times(b: SourceBuilder, x: Value, factor: float) -> Value:
+def _times(b: NetworkBuilder, x: Value, factor: float) -> Value:
     return x if factor == 1.0 else b.add(ew.Mul(), x, b.scalar(factor, x.type.dtype))
 
 
@@ -132,7 +132,7 @@ class ParametricReLULayer(Layer):
 
     kind = "parametric_relu"
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         return b.add(act.PRelu(), present(inputs), present(inputs, 1))
 
 
@@ -142,7 +142,7 @@ class ElementWiseLayer(Layer):
     kind = "elementwise"
     op = Setting[ElementWiseOperation, ElementWiseOperation](member(ElementWiseOperation))
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x, y = present(inputs), present(inputs, 1)
         if self.op is not ElementWiseOperation.FLOOR_DIV:
             return b.add(_BINARY[self.op](), x, y)
@@ -158,7 +158,7 @@ class UnaryLayer(Layer):
     kind = "unary"
     op = Setting[UnaryOperation, UnaryOperation](member(UnaryOperation))
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         if self.op is UnaryOperation.ISINF:
             return b.add(ew.Equal(), b.add(ew.Abs(), x), b.scalar(np.inf, x.type.dtype))
@@ -175,7 +175,7 @@ class ScaleLayer(Layer):
     power = Setting[Any, Any](weights)
     channel_axis = Setting[int | None, int | None](optional_integer)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         shape = self._parameter_shape(x)
         y = x
@@ -206,7 +206,7 @@ class SelectLayer(Layer):
 
     kind = "select"
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         return b.add(ew.Where(), present(inputs), present(inputs, 1), present(inputs, 2))
 
 
@@ -215,7 +215,7 @@ class IdentityLayer(Layer):
 
     kind = "identity"
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         return present(inputs)
 
 
@@ -225,7 +225,7 @@ class CastLayer(Layer):
     kind = "cast"
     to_type = Setting[DType, Any](lambda layer, value: as_dtype(value))
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         return x if x.type.dtype is self.to_type else b.add(ew.Cast(self.to_type), x)
 
@@ -238,6 +238,6 @@ class ConstantLayer(Layer):
     weights = Setting[Any, Any](weights)
     shape = Setting[Ints, Sequence[int]](lambda layer, value: tuple(int(v) for v in value))
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         array = np.zeros(0, np.float32) if self.weights is None else self.weights
         return b.constant(shaped(array, self.shape, "weights", DType.of(array.dtype)))

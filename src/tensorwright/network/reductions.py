@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from tensorwright.ir.dims import product
 from tensorwright.ir.graph import Value
-from tensorwright.ir.source_builder import SourceBuilder
+from tensorwright.network.builder import NetworkBuilder
+from tensorwright.network.composed.norm import by_group, by_root_mean_square
 from tensorwright.network.enums import MatrixOperation, ReduceOperation
 from tensorwright.network.layer import Layer, Setting, axes_of, flag, integer, member, number, present
 from tensorwright.ops.elementwise import Add, Div, Mul, Sqrt, Sub
@@ -35,7 +34,7 @@ class ReduceLayer(Layer):
     axes = Setting[int, int](integer)
     keep_dims = Setting[bool, bool](flag)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         return b.add(Reduce(_REDUCTIONS[self.op], axes_of(self.axes, x.type.rank), self.keep_dims), x)
 
@@ -46,7 +45,7 @@ class SoftMaxLayer(Layer):
     kind = "softmax"
     axes = Setting[int, int](integer)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         axes = axes_of(self.axes or 1 << max(x.type.rank - 3, 0), x.type.rank)
         if len(axes) != 1:
@@ -63,7 +62,7 @@ class LRNLayer(Layer):
     beta = Setting[float, float](number)
     k = Setting[float, float](number)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         return b.add(Lrn(self.window_size, self.alpha, self.beta, self.k), present(inputs))
 
 
@@ -76,11 +75,13 @@ class NormalizationLayer(Layer):
     axes = Setting[int, int](integer)
     num_groups = Setting[int, int](integer)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x, scale, bias = (present(inputs, i) for i in range(3))
         axes = axes_of(self.axes, x.type.rank)
         if self.num_groups != 1:
-            return b.add(Add(), b.add(Mul(), self._grouped(b, x, axes), scale), bias)
+            if axes != tuple(range(2, x.type.rank)):
+                raise ValueError(f"{self.num_groups} groups over axes {axes} do not fit {x.type}")
+            return b.add(Add(), b.add(Mul(), by_group(b, x, self.num_groups, self.epsilon), scale), bias)
         channels = x.type.shape[1] if x.type.rank > 2 else None
         if axes == tuple(range(2, x.type.rank)) and all(product(v.type.shape) == channels for v in (scale, bias)):
             scale, bias = (b.add(Reshape((product(v.type.shape),)), v) for v in (scale, bias))
@@ -92,14 +93,20 @@ class NormalizationLayer(Layer):
         deviation = b.add(Sqrt(), b.add(Add(), variance, b.scalar(self.epsilon, x.type.dtype)))
         return b.add(Add(), b.add(Mul(), b.add(Div(), centred, deviation), scale), bias)
 
-    def _grouped(self, b: SourceBuilder, x: Value, axes: tuple[int, ...]) -> Value:
-        """Each group as one channel of an instance norm."""
-        channels, groups = x.type.shape[1] if x.type.rank > 2 else 0, self.num_groups
-        if axes != tuple(range(2, x.type.rank)) or not isinstance(channels, int) or groups < 1 or channels % groups:
-            raise ValueError(f"{groups} groups over axes {axes} do not fit {x.type}")
-        grouped = b.add(Reshape((x.type.shape[0], groups, product(x.type.shape[1:]) // groups)), x)
-        one, zero = (b.constant(np.full(groups, v, x.type.dtype.numpy)) for v in (1, 0))
-        return b.add(Reshape(x.type.shape), b.add(InstanceNorm(self.epsilon), grouped, one, zero))
+
+class RMSNormalizationLayer(Layer):
+    """x / sqrt(mean(x^2) + epsilon) * scale over `axes` (a bitmask); scale, input 1, broadcasts to x."""
+
+    kind = "rms_normalization"
+    epsilon = Setting[float, float](number)
+    axes = Setting[int, int](integer)
+
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
+        x, scale = present(inputs), present(inputs, 1)
+        y = b.add(Mul(), by_root_mean_square(b, x, axes_of(self.axes, x.type.rank), self.epsilon), scale)
+        if y.type.shape != x.type.shape:
+            raise ValueError(f"the scale {scale.type} does not broadcast to {x.type}")
+        return y
 
 
 class MatrixMultiplyLayer(Layer):
@@ -109,7 +116,7 @@ class MatrixMultiplyLayer(Layer):
     op0 = Setting[MatrixOperation, MatrixOperation](member(MatrixOperation))
     op1 = Setting[MatrixOperation, MatrixOperation](member(MatrixOperation))
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         left, right = _operand(b, present(inputs), self.op0, -2), _operand(b, present(inputs, 1), self.op1, -1)
         y = b.add(MatMul(), left, right)
         shape = list(y.type.shape)
@@ -120,7 +127,7 @@ class MatrixMultiplyLayer(Layer):
         return y if len(shape) == y.type.rank else b.add(Reshape(tuple(shape)), y)
 
 
-def _operand(b: SourceBuilder, x: Value, op: MatrixOperation, place: int) -> Value:
+def _operand(b: NetworkBuilder, x: Value, op: MatrixOperation, place: int) -> Value:
     """The operand as matrices; a vector becomes a row (place -2) or a column (place -1)."""
     if x.type.rank < (1 if op is MatrixOperation.VECTOR else 2):
         raise ValueError(f"{x.type} cannot be read as {op.name}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tensorwright.ir.dims import Dim, product
 from tensorwright.ir.graph import Value
-from tensorwright.ir.source_builder import SourceBuilder
+from tensorwright.network.builder import NetworkBuilder
 from tensorwright.network.enums import (
     InterpolationMode,
     ResizeCoordinateTransformation,
@@ -60,7 +60,7 @@ class ShuffleLayer(Layer):
     second_transpose = Setting[Ints | None, Sequence[int] | None](optional_ints)
     zero_is_placeholder = Setting[bool, bool](flag)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         if self.first_transpose is not None:
             x = b.add(Transpose(self.first_transpose), x)
@@ -97,7 +97,7 @@ class SliceLayer(Layer):
     stride = Setting[Ints, Sequence[int]](lambda layer, value: tuple(int(v) for v in value))
     axes = Setting[Ints | None, Sequence[int] | None](optional_ints)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         axes = tuple(range(x.type.rank)) if self.axes is None else tuple(a % max(x.type.rank, 1) for a in self.axes)
         if not len(self.start) == len(self.shape) == len(self.stride) == len(axes):
@@ -122,7 +122,7 @@ class ConcatenationLayer(Layer):
     kind = "concatenation"
     axis = Setting[int | None, int | None](optional_integer)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         values = [present(inputs, i) for i in range(len(inputs))]
         rank = values[0].type.rank
         axis = max(rank - 3, 0) if self.axis is None else self.axis
@@ -138,7 +138,7 @@ class PaddingLayer(Layer):
     pre_padding_nd = Setting[Ints, int | Sequence[int]](pair)
     post_padding_nd = Setting[Ints, int | Sequence[int]](pair)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         if x.type.rank < 2 or len(self.pre_padding_nd) != 2 or len(self.post_padding_nd) != 2:
             raise ValueError(
@@ -154,7 +154,7 @@ class GatherLayer(Layer):
     kind = "gather"
     axis = Setting[int, int](integer)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         if not -x.type.rank <= self.axis < x.type.rank:
             raise ValueError(f"axis {self.axis} does not fit {x.type}")
@@ -176,7 +176,7 @@ class ResizeLayer(Layer):
     exclude_outside = Setting[bool, bool](flag)
     cubic_coeff = Setting[float, float](number)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         sizes, scales = self._target(x.type.static_shape)
         op = Resize(

@@ -11,7 +11,7 @@ import numpy as np
 from tensorwright.ir.dims import Dim, product
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Op
-from tensorwright.ir.source_builder import SourceBuilder
+from tensorwright.network.builder import NetworkBuilder
 from tensorwright.network.enums import PaddingMode, PoolingType
 from tensorwright.network.layer import (
     Ints,
@@ -117,7 +117,7 @@ class _Weighted(WindowLayer):
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size_nd, self.dilation_nd, strict=True))
 
     def operands(
-        self, b: SourceBuilder, inputs: Sequence[Value | None], kernel_shape: Sequence[int]
+        self, b: NetworkBuilder, inputs: Sequence[Value | None], kernel_shape: Sequence[int]
     ) -> tuple[Value, ...]:
         """Kernel and, where there is one, bias."""
         dtype = present(inputs).type.dtype
@@ -151,7 +151,7 @@ class ConvolutionLayer(_Weighted):
 
     kind = "convolution"
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         shape = (self.num_output_maps, self.channels(x) // self.num_groups, *self.kernel_size_nd)
         pads = window_pads(self, x, self.extents, round_up=True)
@@ -164,7 +164,7 @@ class DeconvolutionLayer(_Weighted):
 
     kind = "deconvolution"
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         shape = (self.channels(x), self.num_output_maps // self.num_groups, *self.kernel_size_nd)
         pads, extra = self._padding(x)
@@ -191,7 +191,7 @@ class FullyConnectedLayer(Layer):
     kernel = Setting[Any, Any](weights)
     bias = Setting[Any, Any](weights)
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         rows, *rest = x.type.shape or (0,)
         depth, outputs = product(rest), self.num_output_channels
@@ -223,7 +223,7 @@ class PoolingLayer(WindowLayer):
         self.average_count_excludes_padding, self.blend_factor = True, 0.0
         self._start(len(self.window_size_nd))
 
-    def emit(self, b: SourceBuilder, inputs: Sequence[Value | None]) -> Value:
+    def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
         pads = window_pads(self, x, self.window_size_nd, round_up=False)
         common = (

@@ -8,15 +8,15 @@ belong to their op and never change; whoever wants another body makes another op
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tensorwright.ir.dims import Dim
+from tensorwright.ir.dims import Dim, substitute
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.evaluate import evaluate
-from tensorwright.ir.graph import Graph, bodies_of
+from tensorwright.ir.graph import Graph, Value, bodies_of
 from tensorwright.ir.op import EXACT, Array, Op, op
 from tensorwright.ir.types import TensorType
 
@@ -136,7 +136,8 @@ class Loop(ControlFlow):
             for row, value in zip(rows, results[self.carried :], strict=True):
                 row.append(value)
             iteration += 1
-        return (*states, *(_stacked(row, t, 0) for row, t in zip(rows, types, strict=True)))
+        sizes = _told(self.body.inputs[1:], values)
+        return (*states, *(_stacked(row, t, 0, sizes) for row, t in zip(rows, types, strict=True)))
 
 
 @op("scan", compare=EXACT)
@@ -202,8 +203,10 @@ class Scan(ControlFlow):
             states = results[: self.carried]
             for row, value in zip(rows, results[self.carried :], strict=True):
                 row.append(value)
+        given = (*inputs[: self.carried], *captured)
+        sizes = _told((*self.body.inputs[: self.carried], *self.body.inputs[count:]), given)
         ways = zip(rows, types, self.output_axes, self.output_backwards, strict=True)
-        return (*states, *(_stacked(row[:: -1 if back else 1], t, axis) for row, t, axis, back in ways))
+        return (*states, *(_stacked(row[:: -1 if back else 1], t, axis, sizes) for row, t, axis, back in ways))
 
 
 def without(t: TensorType, axis: int) -> TensorType:
@@ -234,11 +237,20 @@ def _run(body: Graph, inputs: Sequence[Any]) -> list[Any]:
     return [values[v] for v in body.outputs]
 
 
-def _stacked(rows: Sequence[Any], t: TensorType, axis: int) -> Array:
-    """The rows along a new axis; without any, dims that only a run decides count as 0."""
+def _stacked(rows: Sequence[Any], t: TensorType, axis: int, sizes: Mapping[str, int]) -> Array:
+    """The rows along a new axis; without any, dims that `sizes` do not tell count as 0."""
     if rows:
         return np.ascontiguousarray(np.stack(rows, axis))
-    return np.empty([d if isinstance(d, int) else 0 for d in stack_type(t, axis, 0).shape], t.dtype.numpy)
+    found = (substitute(d, sizes) for d in stack_type(t, axis, 0).shape)
+    return np.empty([d if isinstance(d, int) else 0 for d in found], t.dtype.numpy)
+
+
+def _told(inputs: Sequence[Value], arrays: Sequence[Any]) -> dict[str, int]:
+    """The symbols that the shapes of a body's inputs tell."""
+    sizes: dict[str, int] = {}
+    for value, array in zip(inputs, arrays, strict=True):
+        value.type.learn(np.shape(array), sizes)
+    return sizes
 
 
 def _one(t: TensorType | None, dtype: DType, what: str) -> None:

@@ -76,8 +76,8 @@ def loop_into_iterations(graph: Graph, node: Node) -> Edit | None:
     count, rows = max(int(number(trips)), 0), [v.type for v in node.outputs[op.carried :]]
     if count > _UNROLLED_ITERATIONS or count * len(op.body) > _UNROLLED_NODES or not all(t.is_static for t in rows):
         return None
-    if any(isinstance(inner.op, ControlFlow) for inner in op.body.nodes):
-        return None  # its copies would store different constants under one name
+    if any(isinstance(inner.op, ControlFlow) or inner.op.decides for inner in op.body.nodes):
+        return None  # its copies would store different constants, or sizes that they decide, under one name
     copy = _Copy(graph)
     carried, captured = list(node.inputs[2 : 2 + op.carried]), node.inputs[2 + op.carried :]
     stacks: list[list[Value]] = [[] for _ in rows]

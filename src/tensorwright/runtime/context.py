@@ -19,7 +19,7 @@ from tensorwright.ir.op import Array
 from tensorwright.plan.interface import Equality, TensorInfo
 from tensorwright.runtime.arena import Arena
 from tensorwright.runtime.bindings import READABLE, Binding, accept_output, address, admit, check_names
-from tensorwright.runtime.sizes import Sizes
+from tensorwright.runtime.sizes import Shape, Sizes
 
 _LINE: Final = 128  # keeps the barrier away from what workers write
 _ndarray, _empty = np.ndarray, np.empty
@@ -57,6 +57,8 @@ class Context:
             table: Array = np.zeros(1 + self._sizes.slots, np.int64)
             self._fault, self._dims = table[:1], table[1:]
             self._table[launch.DIMS] = self._dims.ctypes.data
+            # shapes of inputs and outputs that the table of sizes holds now, where nothing else decides them
+            self._repeated: tuple[Sequence[Shape], Sequence[Shape]] | None = None
 
     def _set_interface(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
         first = launch.FIRST_TENSOR
@@ -122,6 +124,20 @@ class Context:
             self.enter(times)
             del keep
             return results if self._sizes is None else self._settled(self._sizes, results, known)
+
+    @property
+    def decides_sizes(self) -> bool:
+        """Whether a run finds sizes in the data."""
+        return bool(self._program.code.decided)
+
+    def set_sizes(self, shapes: Sequence[Shape], known: Mapping[str, int]) -> list[Shape]:
+        """Tell the code the sizes of the runs to come, for whoever writes `table`: the shapes of all inputs, and sizes
+        that these do not tell. Returns the shapes of the outputs. Raises InputError as `Sizes.resolve`."""
+        if self._sizes is None:
+            return [binding.shape for binding in self._outputs]
+        self._repeated = None
+        self._dims[:], made = self._sizes.resolve(shapes, known)
+        return made
 
     @property
     def table(self) -> Any:
@@ -196,8 +212,12 @@ class Context:
         self, sizes: Sizes, arrays: Sequence[Any], out: Mapping[str, Array] | None, known: Mapping[str, int]
     ) -> tuple[list[Array], list[Array]]:
         """As `_bind`, where shapes may differ from run to run."""
+        if self._repeated is not None and out is None:
+            bound = self._bind_repeated(arrays, *self._repeated)
+            if bound is not None:
+                return bound
         keep = [admit(array, binding) for array, binding in zip(arrays, self._inputs, strict=True)]
-        self._fault[0] = 0
+        self._repeated, self._fault[0] = None, 0
         self._dims[:], shapes = sizes.resolve([array.shape for array in keep], known)
         for binding, array in zip(self._inputs, keep, strict=True):
             self._table[binding.slot] = address(array)
@@ -221,10 +241,35 @@ class Context:
                 result = accept_output(given, exact, [*keep, *results])
             self._table[binding.slot] = address(result)
             results.append(result)
+        if not self.decides_sizes and not sizes.untold:
+            self._repeated = [array.shape for array in keep], shapes
         return keep, results
+
+    def _bind_repeated(
+        self, arrays: Sequence[Any], given: Sequence[Shape], made: Sequence[Shape]
+    ) -> tuple[list[Array], list[Array]] | None:
+        """As `_bind` for arrays of the last run's shapes, whose sizes are in place; None where they are not."""
+        table = self._table
+        for binding, array, shape in zip(self._inputs, arrays, given, strict=True):
+            if (
+                type(array) is not _ndarray
+                or array.dtype is not binding.dtype
+                or array.shape != shape
+                or array.flags.num & READABLE != READABLE
+            ):
+                return None
+            table[binding.slot] = address(array)
+        results: list[Array] = []
+        for binding, shape in zip(self._outputs, made, strict=True):
+            result: Array = _empty(shape, binding.dtype)
+            table[binding.slot] = address(result)
+            results.append(result)
+        return list(arrays), results
 
     def _settled(self, sizes: Sizes, results: list[Array], known: dict[str, int]) -> list[Array]:
         """The results, those whose size the data decided cut to it. Raises InputError I131 for one out of bounds."""
+        if not self.decides_sizes:
+            return results
         if self._fault[0]:
             sizes.refuse(int(self._fault[0]) - 1)
         known.update(sizes.values(self._dims))

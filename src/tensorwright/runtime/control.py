@@ -12,11 +12,13 @@ import numpy as np
 
 from tensorwright.backends.cpu import launch
 from tensorwright.errors import InputError
+from tensorwright.ir.dims import parse_dim
 from tensorwright.ir.op import Array
 from tensorwright.plan.interface import TensorInfo
 from tensorwright.plan.schedule import Body, ControlSegment, IfSegment, LoopSegment, ScanSegment
 from tensorwright.runtime.bindings import Binding, address, admit
 from tensorwright.runtime.context import Context
+from tensorwright.runtime.sizes import Shape, size_of
 
 _FIRST_ROWS: Final = 16  # of a stack whose size is known only at its end; it doubles when it is full
 
@@ -26,10 +28,11 @@ class BodyRun(Protocol):
 
     @property
     def native(self) -> Context | None:
-        """Its context, where the whole body is one program of fixed shapes."""
+        """Its context, where the whole body is one program, and all its shapes are known before it runs."""
 
-    def call(self, inputs: Sequence[Any], times: Array | None) -> list[Any]:
-        """Its outputs. `times`, i64[steps, 2], receives the start and end of each step in ns."""
+    def call(self, inputs: Sequence[Any], times: Array | None, sizes: Mapping[str, int]) -> list[Any]:
+        """Its outputs. `times`, i64[steps, 2], receives the start and end of each step in ns; `sizes` are the symbols
+        that are known around it."""
 
 
 class IfRun:
@@ -39,7 +42,7 @@ class IfRun:
         """`steps` are the numbers of steps of the bodies."""
         self._segment, self._bodies, self._first = segment, bodies, (0, steps[0], sum(steps))
 
-    def run(self, values: Mapping[str, Any], times: Array | None) -> dict[str, Any]:
+    def run(self, values: Mapping[str, Any], times: Array | None, sizes: Mapping[str, int]) -> dict[str, Any]:
         """The outputs by name. Steps of the other body take no time."""
         condition, *given = (values[name] for name in self._segment.inputs)
         taken = 0 if _one(condition) else 1
@@ -47,7 +50,7 @@ class IfRun:
         if times is not None:
             times[:] = time.perf_counter_ns()
             part = times[self._first[taken] : self._first[taken + 1]]
-        return dict(zip(self._segment.outputs, self._bodies[taken].call(given, part), strict=True))
+        return dict(zip(self._segment.outputs, self._bodies[taken].call(given, part, sizes), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,9 @@ class _Ends:
 class LoopRun:
     """Runs a body again and again: loops and scans.
 
-    A body that is one program of fixed shapes reads carried values where the last iteration wrote them, in one of two
-    arrays that stay, and rows and slices in place: an iteration writes a few addresses and enters the program.
+    A body that is one program, of shapes that are known before it runs, reads carried values where the last iteration
+    wrote them, in one of two arrays that stay, and rows and slices in place: an iteration writes a few addresses and
+    enters the program.
     """
 
     def __init__(self, segment: LoopSegment | ScanSegment, body: BodyRun) -> None:
@@ -84,16 +88,16 @@ class LoopRun:
         if body.native is not None:
             self._native = _NativeBody(body.native, segment.body, segment.carried, self._counted, self._conditional)
 
-    def run(self, values: Mapping[str, Any], times: Array | None) -> dict[str, Any]:
+    def run(self, values: Mapping[str, Any], times: Array | None, sizes: Mapping[str, int]) -> dict[str, Any]:
         """The outputs by name; a step's time is that of all iterations together."""
         ends, going = self._begin(values)
         clock = None if times is None else _Clock(times)
         if not going or ends.limit == 0:
-            carried, stacks = ends.carried, [_no_rows(info) for info in self._rows_made]
+            carried, stacks = ends.carried, [_no_rows(info, sizes) for info in self._rows_made]
         elif self._native is not None:
-            carried, stacks = self._native.run(ends, self._rows_made, self._backwards, clock)
+            carried, stacks = self._native.run(ends, self._backwards, clock, sizes)
         else:
-            carried, stacks = self._run(ends, clock)
+            carried, stacks = self._run(ends, clock, sizes)
         if clock is not None:
             clock.stop()
         results = (
@@ -123,7 +127,7 @@ class LoopRun:
             raise _unfit(segment, f"the scanned values have {', '.join(map(str, sorted(lengths)))} slices")
         return _Ends(len(rows[0]), given[: segment.carried], rows, given[count:]), True
 
-    def _run(self, ends: _Ends, clock: _Clock | None) -> tuple[list[Any], list[Array]]:
+    def _run(self, ends: _Ends, clock: _Clock | None, sizes: Mapping[str, int]) -> tuple[list[Any], list[Array]]:
         """Any body, whatever its shapes."""
         stacks: list[list[Any]] = [[] for _ in self._rows_made]
         carried, count, going, iteration = ends.carried, self._segment.carried, True, 0
@@ -131,10 +135,8 @@ class LoopRun:
             first = [np.full_like(self._counter, iteration)] if self._counted else []
             slices = [x[iteration, ...] for x in ends.rows]
             given = [*first, *carried, *slices, *ends.captured]
-            if clock is None:
-                results = self._body.call(given, None)
-            else:
-                results = self._body.call(given, clock.part)
+            results = self._body.call(given, None if clock is None else clock.part, sizes)
+            if clock is not None:
                 clock.add()
             if self._conditional:
                 going = bool(_one(results.pop(0)))
@@ -149,16 +151,17 @@ class LoopRun:
 
 
 class _NativeBody:
-    """A body that is one program of fixed shapes."""
+    """A body that is one program, of shapes that are known before it runs."""
 
     def __init__(self, context: Context, body: Body, carried: int, counted: bool, conditional: bool) -> None:
         self.context, self.counted, self.conditional = context, counted, conditional
         slots = [Binding(info, launch.FIRST_TENSOR + i) for i, info in enumerate((*body.inputs, *body.outputs))]
         inputs, outputs = slots[counted : len(body.inputs)], slots[len(body.inputs) + conditional :]
-        self.carried, self.read = inputs[:carried], inputs[carried:]
-        self.results, self.rows = [b.slot for b in outputs[:carried]], [b.slot for b in outputs[carried:]]
-        self.buffers = [[np.empty(b.shape, b.dtype) for b in self.carried] for _ in range(2)]
-        self.addresses = [[address(x) for x in side] for side in self.buffers]
+        self.carried, self.read, self.made = inputs[:carried], inputs[carried:], outputs[carried:]
+        self.results = [b.slot for b in outputs[:carried]]
+        self.numbers = [b.shape for b in slots[:counted]]
+        self.shapes: list[Shape] | None = None  # of the inputs, when it last ran
+        self.row_shapes: list[Shape] = []
         self.counter: Array = np.zeros(1, np.int64)
         self.flag: Array = np.zeros(1, np.bool_)
         if counted:
@@ -166,8 +169,18 @@ class _NativeBody:
         if conditional:
             context.table[slots[len(body.inputs)].slot] = address(self.flag)
 
+    def _fit(self, carried: Sequence[Array], read: Sequence[Shape], sizes: Mapping[str, int]) -> None:
+        """Make room for values of these shapes, where it ran with others before."""
+        shapes = [*self.numbers, *(x.shape for x in carried), *read]
+        made = self.context.set_sizes(shapes, sizes)
+        self.row_shapes = made[len(made) - len(self.made) :]
+        if shapes != self.shapes:
+            self.buffers = [[np.empty_like(x) for x in carried] for _ in range(2)]
+            self.addresses = [[address(x) for x in side] for side in self.buffers]
+            self.shapes = shapes
+
     def run(
-        self, ends: _Ends, infos: Sequence[TensorInfo], backwards: Sequence[bool], clock: _Clock | None
+        self, ends: _Ends, backwards: Sequence[bool], clock: _Clock | None, sizes: Mapping[str, int]
     ) -> tuple[list[Array], list[Array]]:
         """At least one iteration; returns the carried values and the stacks, arrays of their own."""
         table, enter, limit = self.context.table, self.context.enter, ends.limit
@@ -175,9 +188,10 @@ class _NativeBody:
         scanned, captured = self.read[: len(ends.rows)], self.read[len(ends.rows) :]
         rows = [np.ascontiguousarray(x) for x in ends.rows]
         rest = [admit(x, binding) for x, binding in zip(ends.captured, captured, strict=True)]
+        self._fit(first, [*(x.shape[1:] for x in rows), *(x.shape for x in rest)], sizes)
         for binding, x in zip(captured, rest, strict=True):
             table[binding.slot] = address(x)
-        stacks = _Stacks(infos, self.rows, backwards, None if self.conditional else limit)
+        stacks = _Stacks(self.made, self.row_shapes, backwards, None if self.conditional else limit)
         moving = [(b.slot, address(x), x.strides[0]) for b, x in zip(scanned, rows, strict=True)]
         sources, slots, iteration = [address(x) for x in first], [b.slot for b in self.carried], 0
         while True:
@@ -207,11 +221,11 @@ class _Stacks:
     """Arrays that native code fills row by row. Where the count of rows is not known they grow."""
 
     def __init__(
-        self, infos: Sequence[TensorInfo], slots: Sequence[int], backwards: Sequence[bool], count: int | None
+        self, made: Sequence[Binding], shapes: Sequence[Shape], backwards: Sequence[bool], count: int | None
     ) -> None:
-        self.slots, self.backwards = slots, backwards
+        self.slots, self.backwards = [b.slot for b in made], backwards
         self.capacity = _FIRST_ROWS if count is None else count
-        self.arrays = [np.empty((self.capacity, *info.static_shape), info.dtype.numpy) for info in infos]
+        self.arrays = [np.empty((self.capacity, *s), b.dtype) for b, s in zip(made, shapes, strict=True)]
         self.places = self._places()
 
     def room(self, iteration: int) -> list[tuple[int, int, int]]:
@@ -265,8 +279,10 @@ def _one(x: Any) -> Any:
     return np.asarray(x).reshape(-1)[0]
 
 
-def _no_rows(info: TensorInfo) -> Array:
-    return np.empty((0, *(d if isinstance(d, int) else 0 for d in info.shape)), info.dtype.numpy)
+def _no_rows(info: TensorInfo, sizes: Mapping[str, int]) -> Array:
+    """A stack of no iteration. What only iterations would decide is 0."""
+    dims = [max(size_of(parse_dim(d) if isinstance(d, str) else d, sizes), 0) for d in info.shape]
+    return np.empty((0, *dims), info.dtype.numpy)
 
 
 def _unfit(segment: LoopSegment | ScanSegment, why: str) -> InputError:

@@ -112,13 +112,13 @@ class SegmentsRun:
 
     @property
     def native(self) -> Context | None:
-        """The context of the only segment, where that takes and gives all values as they are, in fixed shapes."""
+        """The context of the only segment, where that takes and gives all values as they are, in shapes that are known
+        before it runs."""
         if len(self._parts) != 1 or not isinstance(self._parts[0], _NativePart):
             return None
         part, program = self._parts[0], self.program
-        fixed = all(info.is_static for info in (*part.segment.inputs, *part.segment.outputs))
         same = (part.inputs, part.outputs) == (program.inputs, program.results)
-        return part.context if fixed and same else None
+        return part.context if same and not part.context.decides_sizes else None
 
     @property
     def contexts(self) -> Iterator[Context]:
@@ -164,7 +164,7 @@ class _ControlPart:
         self._control = control_run(program.segment, self.bodies, [len(body.steps) for body in program.bodies])
 
     def run(self, values: Mapping[str, Any], times: Array | None, known: dict[str, int]) -> Mapping[str, Any]:
-        return self._control.run(values, times)
+        return self._control.run(values, times, known)
 
 
 class SegmentedContext(Context):

@@ -72,6 +72,11 @@ class Sizes:
             found = self._known[key] = self._resolved(tuple(shapes), untold)
         return found
 
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """The symbols that neither shapes of inputs nor the program's own data tell."""
+        return self._untold
+
     def told(self, shapes: Sequence[Shape]) -> dict[str, int]:
         """The symbols that shapes of the inputs tell. Raises InputError as `resolve`."""
         values = self.values(self.resolve(shapes)[0])

@@ -13,8 +13,11 @@ from tensorwright.backends.cpu.kernels.random import RandomBlocks, RandomKeys
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Graph, GraphBuilder
+from tensorwright.ir.types import TensorType
+from tensorwright.lower.lower import lower
 from tensorwright.ops.activation import Relu
 from tensorwright.ops.random import RandomBits, RandomKey, philox
+from tensorwright.ops.shape import Concat
 from tests.backends.cpu.oracle_check import (
     ISAS,
     SEED,
@@ -26,6 +29,7 @@ from tests.backends.cpu.oracle_check import (
     view,
     workload,
 )
+from tests.backends.cpu.sized_check import symbols
 
 KEY = dense(2, dtype=DType.u32)
 # The test vectors that Salmon et al. publish with their library (Random123): counter, key, result.
@@ -62,6 +66,26 @@ def test_bits_in_another_order_of_memory_equal_reference(double: bool, isa: str)
     key = np.random.default_rng(SEED).integers(0, 1 << 32, 2).astype(np.uint32)
     out = ordered((2, 0, 1), 3, 5, 7, gap=2, dtype=DType.u64 if double else DType.u32)
     verify(RandomBlocks(), workload(RandomBits((3, 5, 7), double), KEY, out=out), isa, [key])
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("parts", [(5,), (3, 4)])  # whole, and in places of one array with gaps
+def test_bits_of_a_symbolic_shape_equal_reference(parts: tuple[int, ...], double: bool) -> None:
+    n = symbols({"n": (0, 4, 200)})["n"]
+    b = GraphBuilder()
+    x, key = b.input("x", TensorType(DType.f32, (n,))), b.input("key", KEY.type)
+    drawn = [b.add(RandomBits((n, 3, part), double), key)[0] for part in parts]  # type: ignore[arg-type]
+    b.output(b.add(Concat(2), *drawn)[0] if len(parts) > 1 else drawn[0], "y")
+    b.output(b.add(Relu(), x)[0], "z")
+    graph = b.finish()
+    steps = [s.workload for s in lower(graph).steps if isinstance(s.workload.op, RandomBits)]
+    assert [w.outputs[0].is_row_major for w in steps] == [len(parts) == 1] * len(parts)
+    with tw.build(graph, tune="off", host_steps=False) as engine:
+        for size in (0, 1, 4, 7, 17, 33, 200):
+            words = np.random.default_rng().integers(0, 1 << 32, 2).astype(np.uint32)
+            got = engine.run({"x": np.zeros(size, np.float32), "key": words})["y"]
+            want = [RandomBits((size, 3, part), double).reference(words)[0] for part in parts]
+            np.testing.assert_array_equal(got, np.concatenate(want, 2))
 
 
 @pytest.mark.parametrize("isa", ISAS)

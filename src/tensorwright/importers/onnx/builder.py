@@ -10,10 +10,11 @@ import numpy as np
 
 from tensorwright.importers.onnx.external import TensorData
 from tensorwright.importers.onnx.shape_values import Contents, contents_of
-from tensorwright.ir.dims import Dim, Symbol, SymDim, Undecided, high
+from tensorwright.ir.dims import Dim, SymDim, Undecided
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Op
-from tensorwright.ir.source_builder import FOLD_LIMIT_ELEMS, SourceBuilder
+from tensorwright.ir.source_builder import FOLD_LIMIT_ELEMS
+from tensorwright.network.builder import NetworkBuilder
 from tensorwright.ops.control_flow import ControlFlow
 from tensorwright.ops.host import OnnxHost
 
@@ -22,18 +23,17 @@ class DataDependentError(Exception):
     """An op would have an attribute that only the data decides."""
 
 
-class Builder(SourceBuilder):
-    """A SourceBuilder that knows the elements of shape computations even when they are symbolic.
+class Builder(NetworkBuilder):
+    """A NetworkBuilder that knows the elements of shape computations even when they are symbolic.
 
     `data` has the bytes of the model's tensors. `data_symbols` are the dims that only
     the data decides, at run: the results of host steps have them.
     """
 
-    def __init__(self, name: str, data: TensorData | None = None) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, data: TensorData | None = None, around: Builder | None = None) -> None:
+        super().__init__(name, around)
         self.data = data or TensorData(None)
         self.data_symbols: set[str] = set()
-        self._decided = -1  # the last slot given to a size that a run decides
         self._contents: dict[Value, Contents] = {}
 
     def decided_dim(self, name: str, bound: Dim) -> SymDim:
@@ -42,13 +42,9 @@ class Builder(SourceBuilder):
         Raises DataDependentError where the bound is not known, because an input has dims without bounds.
         """
         try:
-            most = high(bound)
+            return super().decided_dim(name, bound)
         except Undecided as error:
             raise DataDependentError(f"the size {name} has no bound: {error}") from None
-        inputs = (d for v in self._inputs for d in v.type.shape if isinstance(d, SymDim))
-        slots = [s.slot for d in inputs for s in d.symbols if isinstance(s, Symbol)]
-        self._decided = max(self._decided, *slots, -1) + 1
-        return SymDim.symbol(Symbol(name, 0, most // 2, most, self._decided))
 
     @property
     def has_symbols(self) -> bool:
@@ -67,6 +63,10 @@ class Builder(SourceBuilder):
             is_shape = array.dtype.kind in "iub" and array.size <= FOLD_LIMIT_ELEMS
             return array.astype(object) if is_shape else None
         return self._contents.get(value) if value is not None else None
+
+    def tell(self, value: Value, contents: Contents) -> None:
+        """Make known what the elements of a value are: dims whose symbols a run knows."""
+        self._contents[value] = contents
 
     def add_all(self, op: Op, *inputs: Value | None) -> tuple[Value, ...]:
         """Apply an op; all its results. Raises DataDependentError for an attribute that only the data decides."""

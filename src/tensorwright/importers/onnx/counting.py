@@ -10,6 +10,7 @@ from tensorwright.importers.onnx.node import OnnxNode
 from tensorwright.ir.dims import Dim, Undecided, high, low
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
+from tensorwright.network.composed.attention import triangle
 from tensorwright.ops.elementwise import LessEqual, Where
 from tensorwright.ops.shape import Reshape, Slice
 
@@ -37,7 +38,6 @@ def column(b: Builder, n: OnnxNode, start: Dim, end: Dim) -> Value:
 def causal_mask(b: Builder, n: OnnxNode, rows: Dim, columns: Dim, past: Dim, dtype: DType) -> Value:
     """What is added to scores [rows, columns], so that query i sees the keys up to past + i only: 0 or -inf."""
     if isinstance(rows, int) and isinstance(columns, int) and isinstance(past, int):
-        n.limit_constant(rows * columns)
-        return b.constant(np.triu(np.full((rows, columns), -np.inf, np.float32), 1 + past).astype(dtype.numpy))
+        return triangle(b, rows, columns, past, dtype)
     sees = b.add(LessEqual(), positions(b, n, 0, columns), column(b, n, past, past + rows))
     return b.add(Where(), sees, b.scalar(0, dtype), b.scalar(-np.inf, dtype))

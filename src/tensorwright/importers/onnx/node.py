@@ -19,20 +19,14 @@ from tensorwright.importers.onnx.tensors import array_of
 from tensorwright.ir.dims import Dim
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Array
+from tensorwright.network.builder import RefusalError as RefusalError
+from tensorwright.network.builder import limit_constant
+from tensorwright.network.builder import normal_axes as normal_axes
+from tensorwright.network.builder import normal_axis as normal_axis
 
 Result = Value | Sequence[Value]
 T = TypeVar("T", int, float, str)
 _KINDS = {int: AttributeProto.INT, float: AttributeProto.FLOAT, str: AttributeProto.STRING}
-
-_CONSTANT_LIMIT_ELEMS = 1 << 24
-
-
-class RefusalError(Exception):
-    """This node cannot be imported: `reason` says why, `do` what would help. The reader collects it."""
-
-    def __init__(self, reason: str, do: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.do = reason, do
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,24 +197,8 @@ class OnnxNode:
 
     def limit_constant(self, elems: int) -> None:
         """Refuse to make up a constant of more than 2**24 elements."""
-        if elems > _CONSTANT_LIMIT_ELEMS:
-            self.refuse(f"it makes a constant of {elems} elements, more than {_CONSTANT_LIMIT_ELEMS}")
+        limit_constant(elems)
 
     def refuse(self, reason: str, do: str = "") -> NoReturn:
         """Say that this node cannot be imported."""
         raise RefusalError(reason, do)
-
-
-def normal_axis(axis: int, rank: int) -> int:
-    """A non-negative axis. Raises ValueError when it is not one of `rank` positions."""
-    if not -rank <= axis < rank:
-        raise ValueError(f"axis {axis} is not within a rank of {rank}")
-    return axis % rank
-
-
-def normal_axes(axes: Sequence[int], rank: int) -> tuple[int, ...]:
-    """Non-negative, distinct, sorted axes. Raises ValueError."""
-    result = tuple(sorted(normal_axis(a, rank) for a in axes))
-    if len(set(result)) != len(result):
-        raise ValueError(f"axes {list(axes)} name an axis twice")
-    return result

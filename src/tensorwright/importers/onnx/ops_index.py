@@ -13,12 +13,14 @@ from tensorwright.importers.onnx.ops_shape import expanded, filled
 from tensorwright.ir.dims import Dim, product
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
-from tensorwright.ops.decided import ReadSize
+from tensorwright.network.composed.convert import as_type
+from tensorwright.network.composed.decided import read_size
+from tensorwright.network.composed.index import reversed_sequences
 from tensorwright.ops.elementwise import Add, Cast, Equal, Less, Sub, Where
 from tensorwright.ops.index import ArgMax, Gather
 from tensorwright.ops.order import CumProd, CumSum, TopKIndices, TopKValues
 from tensorwright.ops.select import GatherElements, GatherNd, Reduction, ScatterElements, ScatterNd
-from tensorwright.ops.shape import Reshape, Transpose
+from tensorwright.ops.shape import Reshape
 
 _REDUCTIONS = ("none", "add", "mul", "max", "min")
 _GIVE_SHAPES = "give every input a fixed shape with shapes="
@@ -77,7 +79,7 @@ def tensor_scatter(b: Builder, n: OnnxNode) -> Result:
         n.refuse(f"it needs known lengths along axis {axis}, not {room} and {count}", _GIVE_SHAPES)
     steps = b.constant(np.arange(count).reshape([-1 if d == axis else 1 for d in range(rank)]))
     if start is not None:
-        first = b.add(Reshape((update.type.shape[0], *(1,) * (rank - 1))), _as_i64(b, start))
+        first = b.add(Reshape((update.type.shape[0], *(1,) * (rank - 1))), as_type(b, start, DType.i64))
         steps = b.add(Add(), steps, first)
         if mode == "circular":
             size = b.scalar(room, DType.i64)
@@ -108,9 +110,8 @@ def _top_k(b: Builder, n: OnnxNode, k: Dim | None) -> list[Value]:
     x, largest = n.input(0), n.flag("largest", True)
     axis = n.axis("axis", -1, x.type.rank)
     if k is None:
-        most = x.type.shape[axis]
-        k = b.decided_dim(f"{n.proto.output[0] or n.proto.output[1]}_k", most)
-        b.add(ReadSize(k, most), n.input(1))
+        name = f"{n.proto.output[0] or n.proto.output[1]}_k"
+        k = read_size(b, name, n.input(1), x.type.shape[axis])
     return [b.add(TopKValues(k, axis, largest), x), b.add(TopKIndices(k, axis, largest), x)]
 
 
@@ -136,25 +137,9 @@ def _running_axis(n: OnnxNode) -> int:
 @onnx_op("ReverseSequence", since=10)
 def reverse_sequence(b: Builder, n: OnnxNode) -> Result:
     """Of each batch entry the first `sequence_lens` steps backwards, the others as they are."""
-    x, lengths = n.input(0), n.input(1)
+    x = n.input(0)
     batch, time = n.axis("batch_axis", 1, x.type.rank), n.axis("time_axis", 0, x.type.rank)
-    entries, steps = x.type.shape[batch], x.type.shape[time]
-    if {batch, time} != {0, 1}:
-        raise ValueError(f"batch axis {batch} and time axis {time} are not the first two")
-    if not isinstance(entries, int) or not isinstance(steps, int):
-        n.refuse(f"it needs known batch and time dims, not {x.type}", _GIVE_SHAPES)
-    perm = (1, 0, *range(2, x.type.rank))
-    by_entry = x if batch == 0 else b.add(Transpose(perm), x)
-    step = b.constant(np.arange(steps)[None, :])
-    length = b.add(Reshape((entries, 1)), _as_i64(b, lengths))
-    mirrored = b.add(Sub(), b.add(Sub(), length, b.scalar(1, DType.i64)), step)
-    source = b.add(Where(), b.add(Less(), step, length), mirrored, step)
-    y = b.add(GatherNd(1), by_entry, b.add(Reshape((entries, steps, 1)), source))
-    return y if batch == 0 else b.add(Transpose(perm), y)
-
-
-def _as_i64(b: Builder, x: Value) -> Value:
-    return x if x.type.dtype is DType.i64 else b.add(Cast(DType.i64), x)
+    return reversed_sequences(b, x, n.input(1), batch, time)
 
 
 @onnx_op("MaxUnpool", since=9)

@@ -15,10 +15,11 @@ from tensorwright.importers.onnx.node import OnnxNode, Result, onnx_op
 from tensorwright.ir.dims import Dim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
+from tensorwright.network.composed.attention import shared_heads
 from tensorwright.ops.elementwise import Add, Equal, Mul, Where
 from tensorwright.ops.linear import MatMul
 from tensorwright.ops.reduce import Reduce
-from tensorwright.ops.shape import Concat, Expand, Reshape, Transpose
+from tensorwright.ops.shape import Concat, Reshape, Transpose
 
 
 @onnx_op("MatMul")
@@ -79,7 +80,7 @@ def attention(b: Builder, n: OnnxNode) -> Result:
 
 def _fused(b: Builder, n: OnnxNode, q: Value, k: Value, v: Value, past: Dim, scale: float) -> Value:
     """Attention as one op. Fewer key heads than query heads are repeated (grouped queries)."""
-    k, v = (_repeated(b, n, x, q) for x in (k, v))
+    k, v = (shared_heads(b, x, q) for x in (k, v))
     mask = _mask(b, n, q, k, past)
     y = narrow.attention(b, scale, q, k, v, mask)
     given = n.optional(3)
@@ -97,19 +98,6 @@ def _heads(b: Builder, n: OnnxNode, x: Value, count: int) -> Value:
         raise ValueError(f"inputs must have rank 4, or rank 3 with q_num_heads and kv_num_heads; one is {x.type}")
     batch, sequence, width = x.type.shape
     return b.add(Transpose((0, 2, 1, 3)), b.add(Reshape((batch, sequence, count, width // count)), x))
-
-
-def _repeated(b: Builder, n: OnnxNode, x: Value, q: Value) -> Value:
-    """Every head of x as often as queries share it."""
-    batch, heads, sequence, width = x.type.shape
-    wanted = q.type.shape[1]
-    if heads == wanted:
-        return x
-    if not isinstance(heads, int) or not isinstance(wanted, int) or heads < 1 or wanted % heads:
-        raise ValueError(f"{wanted} query heads cannot share {heads} key heads")
-    x = b.add(Reshape((batch, heads, 1, sequence, width)), x)
-    x = b.add(Expand((batch, heads, wanted // heads, sequence, width)), x)
-    return b.add(Reshape((batch, wanted, sequence, width)), x)
 
 
 def _mask(b: Builder, n: OnnxNode, q: Value, k: Value, past: Dim) -> Value | None:

@@ -15,22 +15,21 @@ from tensorwright.importers.onnx.builder import Builder
 from tensorwright.importers.onnx.node import OnnxNode, OnnxOp, Result, normal_axes, onnx_op
 from tensorwright.importers.onnx.ops_conv import average_pool_of, max_pool_of
 from tensorwright.importers.onnx.ops_quantised import (
-    as_type,
     centred,
     combined_scale,
     dequantize_linear,
     dynamically_quantised,
     integer_product,
     per_column,
-    pointwise,
     quantize_linear,
     requantised,
     requantised_convolution,
-    scalar,
 )
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Array
+from tensorwright.network.composed.convert import as_type
+from tensorwright.network.composed.quantise import pointwise, scalar
 from tensorwright.ops.activation import LeakyRelu, Sigmoid
 from tensorwright.ops.elementwise import Add, Div, Mul, Sub, Where
 from tensorwright.ops.linear import MatMul

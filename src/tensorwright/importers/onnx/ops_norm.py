@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tensorwright.importers.onnx.builder import Builder
 from tensorwright.importers.onnx.node import OnnxNode, Result, onnx_op
-from tensorwright.ir.dims import Dim, product
+from tensorwright.ir.dims import Dim
 from tensorwright.ir.graph import Value
-from tensorwright.ops.elementwise import Add, Div, Mul, Reciprocal, Sqrt, Sub
+from tensorwright.network.composed.norm import by_group, by_root_mean_square
+from tensorwright.ops.elementwise import Add, Mul, Reciprocal, Sqrt, Sub
 from tensorwright.ops.norm import BatchNorm, InstanceNorm, LayerNorm, Lrn
 from tensorwright.ops.reduce import Reduce
 from tensorwright.ops.shape import Expand, Reshape
@@ -56,9 +55,7 @@ def rms_norm(b: Builder, n: OnnxNode) -> Result:
     n.ignore("stash_type")
     x = n.input(0)
     axes = tuple(range(n.axis("axis", -1, x.type.rank), x.type.rank))
-    square = b.add(Reduce("mean", axes, True), b.add(Mul(), x, x))
-    root = b.add(Sqrt(), b.add(Add(), square, b.scalar(n.attr("epsilon", float, 1e-5), x.type.dtype)))
-    return b.add(Mul(), b.add(Div(), x, root), n.input(1))
+    return b.add(Mul(), by_root_mean_square(b, x, axes, n.attr("epsilon", float, 1e-5)), n.input(1))
 
 
 @onnx_op("GroupNormalization", since=18)
@@ -86,14 +83,8 @@ def group_norm(b: Builder, n: OnnxNode) -> Result:
 
 def _group_norm(b: Builder, n: OnnxNode, scale: Value, bias: Value) -> Value:
     """Normalise each group as one channel of an instance norm, then scale and shift the real channels."""
-    x, groups = n.input(0), n.attr("num_groups", int)
-    if x.type.rank < 3 or groups < 1:
-        raise ValueError(f"{groups} groups do not fit an input of type {x.type}")
-    numbers = x.type.dtype.numpy
-    grouped = b.add(Reshape((x.type.shape[0], groups, product(x.type.shape[1:]) // groups)), x)
-    unit, zero = b.constant(np.ones(groups, numbers)), b.constant(np.zeros(groups, numbers))
-    y = b.add(InstanceNorm(n.attr("epsilon", float, 1e-5)), grouped, unit, zero)
-    y = b.add(Reshape(x.type.shape), y)
+    x = n.input(0)
+    y = by_group(b, x, n.attr("num_groups", int), n.attr("epsilon", float, 1e-5))
     column: tuple[Dim, ...] = (x.type.shape[1], *(1,) * (x.type.rank - 2))
     return b.add(Add(), b.add(Mul(), y, b.add(Reshape(column), scale)), b.add(Reshape(column), bias))
 

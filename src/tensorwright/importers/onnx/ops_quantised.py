@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from tensorwright.importers.onnx.builder import Builder
-from tensorwright.importers.onnx.node import OnnxNode, Result, normal_axis, onnx_op
+from tensorwright.importers.onnx.node import OnnxNode, Result, onnx_op
 from tensorwright.importers.onnx.ops_conv import convolution_of
 from tensorwright.importers.onnx.tensors import dtype_name, dtype_of
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
-from tensorwright.ops.elementwise import Cast, Div, Equal, Maximum, Minimum, Mul, Neg, Sub, Where
-from tensorwright.ops.index import Gather
+from tensorwright.network.composed.convert import as_type
+from tensorwright.network.composed.quantise import along, by_granularity, is_zero, pointwise, scalar
+from tensorwright.ops.elementwise import Div, Equal, Maximum, Minimum, Mul, Neg, Sub, Where
 from tensorwright.ops.linear import MatMul
 from tensorwright.ops.quantise import Dequantise, Quantise
 from tensorwright.ops.reduce import Reduce
-from tensorwright.ops.shape import Reshape
 
 _GIVE_SHAPES = "give every input a fixed shape with shapes="
 
@@ -39,7 +37,7 @@ def quantize_linear(b: Builder, n: OnnxNode) -> Result:
     if asked is not None and asked is not dtype:
         raise ValueError(f"output_dtype says {asked}, the zero point {dtype}")
     op = Quantise(dtype, saturate=n.flag("saturate", True))
-    return _by_granularity(b, n, op, as_type(b, x, division), as_type(b, scale, division), zero_point)
+    return by_granularity(b, op, as_type(b, x, division), as_type(b, scale, division), zero_point, *_granularity(n))
 
 
 @onnx_op("DequantizeLinear", since=10)
@@ -49,7 +47,12 @@ def dequantize_linear(b: Builder, n: OnnxNode) -> Result:
     dtype = _dtype_attr(n, "output_dtype") or scale.type.dtype
     if scale.type.dtype is DType.f8e8m0fnu:
         dtype, scale = (DType.f32 if dtype is scale.type.dtype else dtype), as_type(b, scale, DType.f32)
-    return _by_granularity(b, n, Dequantise(dtype), x, scale, n.optional(2))
+    return by_granularity(b, Dequantise(dtype), x, scale, n.optional(2), *_granularity(n))
+
+
+def _granularity(n: OnnxNode) -> tuple[int, int]:
+    """The axis, and the size of blocks along it or 0."""
+    return n.attr("axis", int, 1), n.attr("block_size", int, 0)
 
 
 _FLOATS = (DType.f32, DType.f16, DType.bf16, DType.f64)
@@ -61,36 +64,6 @@ def _dtype_attr(n: OnnxNode, name: str) -> DType | None:
     if number and dtype is None:
         raise ValueError(f"attribute {name!r} is {dtype_name(number)}")
     return dtype
-
-
-def _by_granularity(
-    b: Builder, n: OnnxNode, op: Quantise | Dequantise, x: Value, scale: Value, zero_point: Value | None
-) -> Value:
-    """The op on x, with scale and zero point in the form that broadcasts to it."""
-    block = n.attr("block_size", int, 0)
-    axis = n.attr("axis", int, 1)
-    if zero_point is not None and math.prod(zero_point.type.shape) != math.prod(scale.type.shape):
-        raise ValueError(f"a scale of {scale.type} and a zero point of {zero_point.type} do not fit")
-    parameters = [scale] if zero_point is None else [scale, zero_point]
-    if not block:
-        return pointwise(b, op, x, *(along(b, p, x.type.rank, axis) for p in parameters))
-    axis = normal_axis(axis, x.type.rank)
-    size, blocks = x.type.shape[axis], scale.type.shape[axis] if scale.type.rank == x.type.rank else None
-    if not isinstance(size, int) or not isinstance(blocks, int):
-        n.refuse(f"its blocks divide a size that is not known: {x.type} by {scale.type}", _GIVE_SHAPES)
-    if block < 1 or blocks != -(-size // block):
-        raise ValueError(f"{blocks} blocks of {block} do not make up {size} elements")
-    if size % block:
-        places = b.constant(np.arange(size) // block)
-        return pointwise(b, op, x, *(b.add(Gather(axis), p, places) for p in parameters))
-    before, after = x.type.shape[:axis], x.type.shape[axis + 1 :]
-    y = pointwise(
-        b,
-        op,
-        b.add(Reshape((*before, blocks, block, *after)), x),
-        *(b.add(Reshape((*p.type.shape[:axis], blocks, 1, *p.type.shape[axis + 1 :])), p) for p in parameters),
-    )
-    return b.add(Reshape(x.type.shape), y)
 
 
 @onnx_op("DynamicQuantizeLinear", since=11)
@@ -154,35 +127,6 @@ def requantised_convolution(b: Builder, n: OnnxNode, x: Value) -> Value:
 
 
 # -- shared -----------------------------------------------------------------------------------------
-def as_type(b: Builder, x: Value, dtype: DType) -> Value:
-    """x as dtype."""
-    return x if x.type.dtype is dtype else b.add(Cast(dtype), x)
-
-
-def pointwise(b: Builder, op: Quantise | Dequantise, x: Value, scale: Value, zero_point: Value | None = None) -> Value:
-    """The op; a zero point known to be 0 is left out."""
-    if zero_point is None or _is_zero(b, zero_point):
-        return b.add(op, x, scale)
-    return b.add(op, x, scale, zero_point)
-
-
-def scalar(b: Builder, parameter: Value) -> Value:
-    """A parameter of one element with rank 0. Raises ValueError."""
-    if math.prod(parameter.type.shape) != 1:
-        raise ValueError(f"{parameter.name!r} must have one element, it is {parameter.type}")
-    return b.add(Reshape(()), parameter) if parameter.type.rank else parameter
-
-
-def along(b: Builder, parameter: Value, rank: int, axis: int) -> Value:
-    """A scalar, or one number per position on `axis` in the form that broadcasts to `rank`. Raises ValueError."""
-    if math.prod(parameter.type.shape) == 1:
-        return scalar(b, parameter)
-    if parameter.type.rank != 1:
-        raise ValueError(f"{parameter.name!r} must be a scalar or a vector, it is {parameter.type}")
-    after = rank - 1 - normal_axis(axis, rank)
-    return b.add(Reshape((*parameter.type.shape, *(1,) * after)), parameter) if after else parameter
-
-
 def centred(b: Builder, x: Value, zero_point: Value | None, rank: int, axis: int) -> Value:
     """x - zero point as i32; a vector of zero points lies along `axis`."""
     return _difference(b, x, None if zero_point is None else along(b, zero_point, rank, axis))
@@ -191,15 +135,9 @@ def centred(b: Builder, x: Value, zero_point: Value | None, rank: int, axis: int
 def _difference(b: Builder, x: Value, zero_point: Value | None) -> Value:
     """In i32; in f32 for 8-bit floats, which hardly ever have a zero point."""
     dtype = DType.i32 if x.type.dtype.is_integer else DType.f32
-    if zero_point is None or _is_zero(b, zero_point):
+    if zero_point is None or is_zero(b, zero_point):
         return as_type(b, x, dtype)
     return b.add(Sub(), as_type(b, x, dtype), as_type(b, zero_point, dtype))
-
-
-def _is_zero(b: Builder, zero_point: Value) -> bool:
-    """Whether a zero point is known to be 0."""
-    known = b.known(zero_point)
-    return known is not None and not known.astype(np.float32).any()
 
 
 def per_row(b: Builder, parameter: Value, x: Value) -> Value:

@@ -7,9 +7,6 @@ so does every node of that seed and shape; one without gives new ones. Numbers d
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import numpy as np
 
 from tensorwright.importers.onnx.builder import Builder
@@ -18,32 +15,15 @@ from tensorwright.importers.onnx.tensors import dtype_name, dtype_of
 from tensorwright.ir.dims import Dim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
-from tensorwright.ops.bitwise import BitShift
-from tensorwright.ops.elementwise import Add, Cast, Cos, Exp, Less, LessEqual, Log, Mul, Sqrt, Sub
+from tensorwright.network.composed.convert import as_type
+from tensorwright.network.composed.random import DIGITS, normal, uniform
+from tensorwright.ops.elementwise import Add, Cast, Exp, Less, LessEqual, Mul, Sub
 from tensorwright.ops.order import CumSum
-from tensorwright.ops.random import RandomBits, RandomKey
+from tensorwright.ops.random import RandomKey
 from tensorwright.ops.reduce import Reduce
 from tensorwright.ops.shape import Reshape, Slice
 
 _FLOAT, _INT32 = 1, 6  # TensorProto
-_DIGITS = {DType.f64: 53, DType.f32: 24, DType.f16: 11, DType.bf16: 8}
-"""Binary digits of a fraction in [0, 1) that the type holds exactly."""
-
-
-class _Draw(NamedTuple):
-    """Uniform fractions from [0, 1): whole numbers, and the scale that makes fractions of them."""
-
-    whole: Value
-    scale: Value
-
-
-def _draw(b: Builder, n: OnnxNode, shape: tuple[Dim, ...], dtype: DType) -> _Draw:
-    """Fractions that `dtype` holds exactly, as f64 for f64 and else as f32."""
-    wide = DType.f64 if dtype is DType.f64 else DType.f32
-    bits = b.add(RandomBits(shape, wide is DType.f64), _key(b, n))
-    digits = _DIGITS[dtype]
-    kept = b.add(BitShift(left=False), bits, b.scalar(8 * bits.type.dtype.size_bytes - digits, bits.type.dtype))
-    return _Draw(b.add(Cast(wide), kept), b.scalar(2.0**-digits, wide))
 
 
 def _key(b: Builder, n: OnnxNode) -> Value:
@@ -53,34 +33,13 @@ def _key(b: Builder, n: OnnxNode) -> Value:
     return b.constant(np.array([n.attr("seed", float), 0], np.float32).view(np.uint32))
 
 
-def _uniform(b: Builder, n: OnnxNode, shape: tuple[Dim, ...], dtype: DType) -> Value:
-    """Fractions from [0, 1) that `dtype` holds exactly, as f64 for f64 and else as f32."""
-    draw = _draw(b, n, shape, dtype)
-    return b.add(Mul(), draw.whole, draw.scale)
-
-
-def _normal(b: Builder, n: OnnxNode, shape: tuple[Dim, ...], dtype: DType) -> Value:
-    """Standard normal numbers (Box and Muller, 1958), as f64 for f64 and else as f32."""
-    wide = DType.f64 if dtype is DType.f64 else DType.f32
-    draw = _draw(b, n, (2, *shape), wide)
-    first, second = (b.add(Reshape(shape), b.add(Slice((i,), (i + 1,), (0,), (1,)), draw.whole)) for i in (0, 1))
-    positive = b.add(Mul(), b.add(Add(), first, b.scalar(1, wide)), draw.scale)  # from (0, 1]: it has a logarithm
-    radius = b.add(Sqrt(), b.add(Mul(), b.add(Log(), positive), b.scalar(-2, wide)))
-    angle = b.add(Mul(), second, b.scalar(2 * math.pi * float(2.0 ** -_DIGITS[wide]), wide))
-    return b.add(Mul(), radius, b.add(Cos(), angle))
-
-
-def _as(b: Builder, x: Value, dtype: DType) -> Value:
-    return x if x.type.dtype is dtype else b.add(Cast(dtype), x)
-
-
 def _dtype(n: OnnxNode, default: DType | int) -> DType:
     """The float type that the node asks for."""
     if isinstance(default, DType) and not n.has("dtype"):
         found: DType | None = default
     else:
         found = dtype_of(n.dtype_attr("dtype", default if isinstance(default, int) else None))
-    if found not in _DIGITS:
+    if found not in DIGITS:
         n.refuse(f"it draws numbers of {found or dtype_name(n.dtype_attr('dtype'))}", "draw f32 and cast")
     return found
 
@@ -89,14 +48,14 @@ def _scaled(b: Builder, n: OnnxNode, shape: tuple[Dim, ...], dtype: DType, kind:
     """Draws of `kind` moved to where the node's attributes say."""
     if kind == "uniform":
         low, high = n.attr("low", float, 0.0), n.attr("high", float, 1.0)
-        x, factor, start = _uniform(b, n, shape, dtype), high - low, low
+        x, factor, start = uniform(b, _key(b, n), shape, dtype), high - low, low
     else:
-        x, factor, start = _normal(b, n, shape, dtype), n.attr("scale", float, 1.0), n.attr("mean", float, 0.0)
+        x, factor, start = normal(b, _key(b, n), shape, dtype), n.attr("scale", float, 1.0), n.attr("mean", float, 0.0)
     if factor != 1:
         x = b.add(Mul(), x, b.scalar(factor, x.type.dtype))
     if start != 0:
         x = b.add(Add(), x, b.scalar(start, x.type.dtype))
-    return _as(b, x, dtype)
+    return as_type(b, x, dtype)
 
 
 @onnx_op("RandomUniform")
@@ -139,8 +98,8 @@ def bernoulli(b: Builder, n: OnnxNode) -> Result:
     if dtype is None:
         n.refuse(f"it draws {dtype_name(number)}")
     wide = DType.f64 if p.type.dtype is DType.f64 else DType.f32
-    drawn = b.add(Less(), _uniform(b, n, p.type.shape, wide), _as(b, p, wide))
-    return _as(b, drawn, dtype)
+    drawn = b.add(Less(), uniform(b, _key(b, n), p.type.shape, wide), as_type(b, p, wide))
+    return as_type(b, drawn, dtype)
 
 
 @onnx_op("Multinomial")
@@ -154,11 +113,11 @@ def multinomial(b: Builder, n: OnnxNode) -> Result:
         raise ValueError(f"it cannot draw {count} {dtype_name(number)} from {x.type}")
     batch, classes = x.type.shape
     wide = DType.f64 if x.type.dtype is DType.f64 else DType.f32
-    x = _as(b, x, wide)
+    x = as_type(b, x, wide)
     weights = b.add(Exp(), b.add(Sub(), x, b.add(Reduce("max", (1,), True), x)))
     sums = b.add(CumSum(1), weights)
     total = b.add(Slice((classes - 1,), (classes,), (1,), (1,)), sums)
-    target = b.add(Mul(), _uniform(b, n, (batch, count), wide), total)  # below the total, also after its rounding
+    target = b.add(Mul(), uniform(b, _key(b, n), (batch, count), wide), total)  # below the total, also rounded
     passed = b.add(LessEqual(), b.add(Reshape((batch, 1, classes)), sums), b.add(Reshape((batch, count, 1)), target))
     return b.add(Reduce("sum", (2,), False), b.add(Cast(dtype), passed))
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 from tensorwright.importers.onnx.builder import Builder
 from tensorwright.importers.onnx.node import OnnxNode, Result, onnx_op
-from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Op
+from tensorwright.network.composed.recurrent import layer_results
 from tensorwright.ops.activation import Elu, HardSigmoid, LeakyRelu, Relu, Sigmoid, Softplus, Softsign, ThresholdedRelu
 from tensorwright.ops.elementwise import Add, Mul, Tanh
 from tensorwright.ops.fused import Fused, Instr, Literal
 from tensorwright.ops.recurrent import C0, H0, Direction, Gru, Lstm, R, Recurrent, Rnn, W, X
-from tensorwright.ops.shape import Reshape, Slice, Transpose
+from tensorwright.ops.shape import Transpose
 
 
 def _scaled(inner: Op | None, before: float, after: float, offset: float) -> Op:
@@ -111,18 +111,10 @@ def _layer(b: Builder, n: OnnxNode, layer: Recurrent) -> Result:
             value = inputs[i] if i < len(inputs) else None
             if value is not None:
                 inputs[i] = b.add(Transpose((1, 0, 2)), value)
-    packed = b.add(layer, *inputs)
-    steps, directions, batch, hidden = packed.type.shape
-    steps = steps - layer.states
-
-    def state(index: int) -> Value:
-        row = b.add(Slice((steps + index,), (steps + index + 1,), (0,), (1,)), packed)
-        row = b.add(Reshape((directions, batch, hidden)), row)
-        return b.add(Transpose((1, 0, 2)), row) if batch_first else row
-
-    y = b.add(Slice((0,), (steps,), (0,), (1,)), packed)
-    y = b.add(Transpose((2, 0, 1, 3)), y) if batch_first else y
-    return [y, *(state(i) for i in range(layer.states))]
+    y, states = layer_results(b, layer, inputs)
+    if batch_first:
+        return [b.add(Transpose((2, 0, 1, 3)), y), *(b.add(Transpose((1, 0, 2)), state) for state in states)]
+    return [y, *states]
 
 
 OPS = [lstm, gru, rnn]

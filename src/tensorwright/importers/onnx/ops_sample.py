@@ -12,7 +12,7 @@ from tensorwright.importers.onnx.builder import Builder
 from tensorwright.importers.onnx.node import OnnxNode, Result, onnx_op
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
-from tensorwright.ir.op import Op
+from tensorwright.network.composed.convert import in_f32
 from tensorwright.ops.elementwise import Cast
 from tensorwright.ops.linear import MatMul
 from tensorwright.ops.sample import GridSample, MaxRoiPool, RoiAlign
@@ -43,7 +43,7 @@ def _grid_sample(b: Builder, n: OnnxNode, modes: dict[str, _Mode], default: str)
     if mode not in modes or padding not in _PADDINGS:
         raise ValueError(f"mode is {mode!r} and padding_mode {padding!r}, which ONNX does not define")
     op = GridSample(modes[mode], cast(_Padding, padding), n.flag("align_corners"))
-    return _in_f32(b, op, n.input(0), n.input(1))
+    return in_f32(b, op, n.input(0), n.input(1))
 
 
 @onnx_op("RoiAlign", since=10)
@@ -70,14 +70,7 @@ def _roi_align(b: Builder, n: OnnxNode, default: str) -> Value:
         shift == "half_pixel",
         mode == "max",
     )
-    return _in_f32(b, op, n.input(0), n.input(1), n.input(2))
-
-
-def _in_f32(b: Builder, op: Op, x: Value, points: Value, *rest: Value) -> Value:
-    """The op on f32 images and points: halves are widened, and the result rounded to x's type."""
-    wide = [v if v.type.dtype in (DType.f32, DType.f64) else b.add(Cast(DType.f32), v) for v in (x, points)]
-    y = b.add(op, *wide, *rest)
-    return y if y.type.dtype is x.type.dtype else b.add(Cast(x.type.dtype), y)
+    return in_f32(b, op, n.input(0), n.input(1), n.input(2))
 
 
 @onnx_op("MaxRoiPool")
@@ -89,7 +82,7 @@ def max_roi_pool(b: Builder, n: OnnxNode) -> Result:
     images = b.add(Reshape((n.input(1).type.shape[0],)), b.add(Slice((0,), (1,), (1,), (1,)), n.input(1)))
     corners = b.add(Slice((1,), (5,), (1,), (1,)), n.input(1))
     op = MaxRoiPool(*shape, n.attr("spatial_scale", float, 1.0))
-    return _in_f32(b, op, n.input(0), corners, b.add(Cast(DType.i64), images))
+    return in_f32(b, op, n.input(0), corners, b.add(Cast(DType.i64), images))
 
 
 @onnx_op("AffineGrid", since=20)

@@ -16,9 +16,9 @@ from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Array
 from tensorwright.ir.source_builder import FOLD_LIMIT_ELEMS
+from tensorwright.network.composed import index
 from tensorwright.ops.check import broadcast_shapes
-from tensorwright.ops.elementwise import Add, Cast, Equal, Less, LessEqual, Where
-from tensorwright.ops.index import Gather
+from tensorwright.ops.elementwise import Add, Cast, Equal, LessEqual, Where
 from tensorwright.ops.reduce import Reduce
 from tensorwright.ops.shape import Expand, Reshape, ShapeOf, Transpose
 
@@ -315,20 +315,8 @@ def trilu(b: Builder, n: OnnxNode) -> Result:
 @onnx_op("OneHot", since=9)
 def one_hot(b: Builder, n: OnnxNode) -> Result:
     """Equality with 0..depth-1 along a new axis, then a selection of the on or off value."""
-    indices, values = n.input(0), n.input(2)
-    depth = int(n.constant(1, "OneHot needs a known depth").reshape(()))
-    n.limit_constant(depth)
-    rank = indices.type.rank
-    axis = n.axis("axis", -1, rank + 1)
-    if indices.type.dtype is not DType.i64:
-        indices = b.add(Cast(DType.i64), indices)
-    columns = b.constant(np.arange(depth).reshape([depth if i == axis else 1 for i in range(rank + 1)]))
-    shape = (*indices.type.shape[:axis], 1, *indices.type.shape[axis:])
-    wrapped = b.add(Add(), indices, b.scalar(depth, DType.i64))
-    positive = b.add(Where(), b.add(Less(), indices, b.scalar(0, DType.i64)), wrapped, indices)
-    hot = b.add(Equal(), b.add(Reshape(shape), positive), columns)
-    off, on = (b.add(Gather(0), values, b.scalar(i, DType.i64)) for i in (0, 1))
-    return b.add(Where(), hot, on, off)
+    indices, depth = n.input(0), int(n.constant(1, "OneHot needs a known depth").reshape(()))
+    return index.one_hot(b, indices, n.input(2), depth, n.axis("axis", -1, indices.type.rank + 1))
 
 
 OPS = [

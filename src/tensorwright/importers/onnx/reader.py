@@ -252,7 +252,7 @@ class BodyReader(GraphReader):
     name of each such input to the value outside."""
 
     def __init__(self, outer: GraphReader, proto: GraphProto, prefix: str) -> None:
-        builder = Builder(prefix, outer.model.data)
+        builder = Builder(prefix, outer.model.data, outer.builder)
         builder.data_symbols = outer.builder.data_symbols
         outputs, host_ops = [info.name for info in proto.output], outer.host_steps is not None
         super().__init__(outer.model, proto, list(proto.node), outputs, builder, host_ops=host_ops)
@@ -278,7 +278,10 @@ class BodyReader(GraphReader):
             self.values[name] = self.builder.constant(array, inside)
             return
         self.captured[name] = around
-        self.values[name] = self.builder.input(inside, around.type)
+        value = self.values[name] = self.builder.input(inside, around.type)
+        contents = self.outer.builder.contents(around)
+        if contents is not None and TensorType(around.type.dtype, tuple(contents.flat)).is_bounded:
+            self.builder.tell(value, contents)
 
 
 class _ModelReader(GraphReader):

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector, width_of
 from tensorwright.backends.cpu.epilogue import Epilogue
+from tensorwright.backends.cpu.kernels.microkernel import may
 from tensorwright.backends.cpu.kernels.nest import Share, empty_kernel, entry, traffic_seconds, unravel
 from tensorwright.backends.cpu.kernels.shuffles import interleave
 from tensorwright.backends.cpu.target import CpuTarget
+from tensorwright.ir.dims import Dim, ceil_div, high
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array
 from tensorwright.ops.random import KEY_STEPS, KEY_WORDS, MULTIPLIERS, ROUNDS, RandomBits, RandomKey
@@ -85,16 +89,16 @@ class _Blocks:
     def emit(self) -> int:
         f = self.f
         keys = [f.cast("zext", f.load("i32", f.arg("in0"), i * self.key.strides[0]), "i64") for i in range(KEY_WORDS)]
-        share = Share.of(math.ceil(self.total / self.per_item), self.per_item)
-        whole = self.total // self.per_item
+        share = Share.of(cast(int, ceil_div(self.total, self.per_item)), self.per_item)
+        whole, rest = self.total // self.per_item, self.total % self.per_item
         with share.items(f) as item:
             drawn = self._elements(self._philox(item * self.lanes, keys))
-            if whole:
+            if may(whole):
                 with f.when(f.compare("slt", item, whole)):
                     self._store(drawn, item, self.per_item)
-            if self.total % self.per_item:
+            if may(rest):
                 with f.when(f.compare("eq", item, whole)):
-                    self._store(drawn, item, self.total % self.per_item)
+                    self._store(drawn, item, rest)
         return share.units
 
     def _philox(self, first: Reg, keys: Sequence[Reg]) -> list[Reg]:
@@ -137,13 +141,24 @@ class _Blocks:
         """The first `count` elements of the item."""
         f, first = self.f, item * self.per_item
         for i, value in enumerate(drawn):
-            left = min(count - i * width_of(value.ty), width_of(value.ty))
-            if left <= 0:
+            width = width_of(value.ty)
+            left: Dim = count - i * width
+            if high(left) <= 0:
                 return
-            at = first + i * width_of(value.ty)
-            if self.out.is_row_major:
-                f.store_first(value, f.arg("out0"), at, left)
-                continue
-            for lane in range(left):
+            at = first + i * width
+            if isinstance(left, int):
+                self._store_first(value, at, min(left, width))
+            else:
+                with f.when(f.compare("sgt", f.i64(left), 0)):
+                    self._store_first(value, at, f.minimum(f.i64(left), width))
+
+    def _store_first(self, value: Reg, at: Reg, count: Reg | int) -> None:
+        """The first `count` lanes, as the elements from `at` on."""
+        f = self.f
+        if self.out.is_row_major:
+            f.store_first(value, f.arg("out0"), at, count)
+            return
+        for lane in range(width_of(value.ty) if isinstance(count, Reg) else count):
+            with f.when(f.compare("sgt", count, lane)) if isinstance(count, Reg) else nullcontext():
                 place = unravel(f, at + lane, self.out.shape)
                 f.store(f.extract(value, lane), f.arg("out0"), Epilogue.offset(f, self.out.strides, place))
