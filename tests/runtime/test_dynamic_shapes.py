@@ -76,9 +76,7 @@ def test_a_run_of_another_shape_compiles_and_allocates_nothing(
         assert (context.memory_bytes, context._arena.address) == held
 
 
-def test_a_run_after_a_refused_one_has_its_own_sizes(
-    engine: tw.Engine, session: onnxruntime.InferenceSession
-) -> None:
+def test_a_run_after_a_refused_one_has_its_own_sizes(engine: tw.Engine, session: onnxruntime.InferenceSession) -> None:
     context, name = engine.create_context(), engine.outputs[0].name
     for _ in range(2):
         for x, out in ((images(4), None), (images(7), {name: np.empty((7, 9), np.float32)}), (images(4), None)):
