@@ -19,7 +19,8 @@ from tensorwright.errors import BuildError, PlanError, TargetError
 from tensorwright.importers.base import import_model
 from tensorwright.ir.dims import Symbol, SymDim
 from tensorwright.ir.graph import Graph, Value
-from tensorwright.ir.text import graph_text, parse_graph, stored_constants
+from tensorwright.ir.parse import parse_graph
+from tensorwright.ir.text import graph_text, stored_constants
 from tensorwright.lower.partition import Division, assumed_equal, divide
 from tensorwright.lower.program import Program
 from tensorwright.ops.control_flow import ControlFlow, nested

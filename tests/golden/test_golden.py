@@ -20,7 +20,8 @@ from tensorwright.backends.reference.interpret import interpret
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Graph
 from tensorwright.ir.op import Array
-from tensorwright.ir.text import graph_text, parse_graph
+from tensorwright.ir.parse import parse_graph
+from tensorwright.ir.text import graph_text
 from tensorwright.ir.types import TensorType
 from tensorwright.passes.pipeline import PassOptions, stages
 from tensorwright.passes.runner import run_stages

@@ -18,7 +18,8 @@ from tensorwright.importers.onnx.reader import import_onnx
 from tensorwright.importers.onnx.tensors import kind_of, type_of_kind
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Graph
-from tensorwright.ir.text import graph_text, parse_graph, stored_constants
+from tensorwright.ir.parse import parse_graph
+from tensorwright.ir.text import graph_text, stored_constants
 from tensorwright.ir.types import ObjectType
 from tensorwright.ir.verify import verify
 from tensorwright.ops.host import OnnxHost

@@ -10,20 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tensorwright.ir.dims import (
-    Dim,
-    Symbol,
-    SymDim,
-    broadcast_dims,
-    evaluate,
-    high,
-    low,
-    maximum,
-    minimum,
-    parse_dim,
-    product,
-    substitute,
-)
+from tensorwright.ir.assumed import broadcast_dims
+from tensorwright.ir.dim_text import parse_dim
+from tensorwright.ir.dims import Dim, Symbol, SymDim, evaluate, high, low, maximum, minimum, product, substitute
 
 Tree = int | str | tuple[str, "Tree", "Tree"]
 _SYMBOLIC: dict[str, Callable[[Dim, Dim], Dim]] = {

@@ -17,7 +17,8 @@ from tensorwright.ir.dims import SymDim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Graph, GraphBuilder
 from tensorwright.ir.op import Array, Op
-from tensorwright.ir.text import graph_text, op_text, parse_graph, parse_op, stored_constants
+from tensorwright.ir.parse import parse_graph, parse_op
+from tensorwright.ir.text import graph_text, op_text, stored_constants
 from tensorwright.ir.types import TensorType
 from tensorwright.ir.verify import verify
 from tests.suites.op_table import CASES

@@ -39,6 +39,7 @@ RUNTIME_MAY_IMPORT = (
     "knobs",
     "memory",
     "shapes",
+    "ir.dim_text",
     "ir.dims",
     "ir.dtype",
     "ir.op",

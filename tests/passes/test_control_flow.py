@@ -14,7 +14,8 @@ from tensorwright.ir.dims import SymDim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Graph, GraphBuilder, Node, Value
 from tensorwright.ir.op import Array
-from tensorwright.ir.text import graph_text, parse_graph, stored_constants
+from tensorwright.ir.parse import parse_graph
+from tensorwright.ir.text import graph_text, stored_constants
 from tensorwright.ir.types import TensorType
 from tensorwright.ir.verify import verify
 from tensorwright.ops.control_flow import If, Loop, Scan, nested

@@ -195,3 +195,20 @@ def test_a_broadcast_that_only_a_run_can_tell_runs_in_numpy() -> None:
             else:
                 with pytest.raises(InputError, match="I133"):
                     engine(a, b)
+
+
+def test_a_size_that_divides_by_an_empty_one_is_refused() -> None:
+    nodes = [
+        helper.make_node("Shape", ["b"], ["m"]),
+        helper.make_node("Concat", ["m", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["a", "shape"], ["y"]),
+    ]
+    inputs = [helper.make_tensor_value_info(k, T.FLOAT, [d]) for k, d in (("a", "n"), ("b", "m"))]
+    rest = onnx.numpy_helper.from_array(np.array([-1]), "rest")
+    graph = helper.make_graph(nodes, "divided", inputs, [helper.make_tensor_value_info("y", T.FLOAT, None)], [rest])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    engine = tw.build(proto, shapes={k: tw.Range((0,), (12,), (24,)) for k in "ab"}, tune="off")
+    assert engine(np.ones(12, np.float32), np.ones(4, np.float32)).shape == (4, 3)
+    for n, m in ((12, 0), (12, 5)):
+        with pytest.raises(InputError, match="I133"):
+            engine(np.ones(n, np.float32), np.ones(m, np.float32))

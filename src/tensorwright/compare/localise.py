@@ -26,7 +26,7 @@ from tensorwright.compare.difference import Difference, Tolerance, difference
 from tensorwright.errors import BuildError
 from tensorwright.ir.graph import Graph, Node
 from tensorwright.ir.op import Array, Op
-from tensorwright.ir.text import parse_graph
+from tensorwright.ir.parse import parse_graph
 from tensorwright.lower.partition import Division, divide
 from tensorwright.lower.program import Place, Program, Step, View
 from tensorwright.ops.control_flow import ControlFlow, If, Loop, Scan, number

@@ -16,16 +16,12 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 _MAX_TERMS = 4096  # products of sums grow exponentially; text from a file must not
-_MAX_DEPTH = 40
 _MOST_CORNERS = 6  # atoms whose combinations of bounds are tried
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-_TOKEN = re.compile(r'\s*(?:([0-9]+)|([A-Za-z_][A-Za-z0-9_.]*)|("(?:[^"\\]|\\.)*")|(//|[-+*%(),]))')
+PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 
 class Undecided(ValueError):  # noqa: N818  a question without an answer, not a failure
@@ -292,80 +288,6 @@ def evaluate(dim: Dim, bindings: Mapping[str, int]) -> int:
     return dim.evaluate(bindings) if isinstance(dim, SymDim) else dim
 
 
-@dataclass(frozen=True, slots=True)
-class Assumed:
-    """What was taken for granted of symbolic dims: pairs that must be equal, and pairs of which a run may find one to
-    be 1, so that it is broadcast."""
-
-    equal: list[tuple[Dim, Dim]]
-    open: list[tuple[Dim, Dim]]
-
-
-_ASSUMED: ContextVar[Assumed | None] = ContextVar("assumed", default=None)
-
-
-@contextmanager
-def assuming() -> Iterator[Assumed]:
-    """Collect what `assume_equal` and `broadcast_dims` take for granted of dims with bounds inside the block."""
-    assumed = Assumed([], [])
-    token = _ASSUMED.set(assumed)
-    try:
-        yield assumed
-    finally:
-        _ASSUMED.reset(token)
-
-
-def assume_equal(a: Dim, b: Dim) -> bool:
-    """Whether two dims may be equal: certainly so, or unknown because one is symbolic, which is then `assuming`'s."""
-    if a == b:
-        return True
-    if isinstance(a, int) and isinstance(b, int):
-        return False
-    _note(a, b, is_open=False)
-    return True
-
-
-def _note(a: Dim, b: Dim, *, is_open: bool) -> None:
-    assumed = _ASSUMED.get()
-    dims = [d for d in (a, b) if isinstance(d, SymDim)]
-    if assumed is not None and all(isinstance(s, Symbol) for d in dims for s in d.symbols):
-        (assumed.open if is_open else assumed.equal).append((a, b))
-
-
-def broadcast_dims(a: Dim, b: Dim) -> Dim:
-    """The dim of two operands under NumPy broadcasting. Raises ValueError when both are known and do not fit.
-
-    A symbol against an int other than 1 takes the int; two different expressions give their maximum, which
-    is right whenever the operands fit at run and neither is empty.
-    """
-    if a == b or b == 1:
-        return a
-    if a == 1:
-        return b
-    known = [d for d in (a, b) if isinstance(d, int)]
-    if len(known) == 2:
-        raise ValueError(f"dims {a} and {b} do not broadcast")
-    _note(a, b, is_open=_order(minimum(a, b) - 1) is not True)
-    return known[0] if known else maximum(a, b)
-
-
-def parse_dim(text: str) -> Dim:
-    """The dim written as `str` does. Raises ValueError on anything else."""
-    dim, end = read_dim(text, 0)
-    if text[end:].strip():
-        raise ValueError(f"unexpected {text[end:].strip()[:20]!r} after dimension {text[:end]!r}")
-    return dim
-
-
-def read_dim(text: str, start: int) -> tuple[Dim, int]:
-    """The longest dim that begins at `start`, and where it ends. Raises ValueError when there is none."""
-    reader = _Reader(text, start)
-    try:
-        return reader.sum(0), reader.position
-    except ZeroDivisionError:
-        raise ValueError(f"dimension {text[start : start + 40]!r} divides by zero") from None
-
-
 # -- normal form --------------------------------------------------------------------------------
 def _terms(dim: Dim) -> tuple[tuple[Product, int], ...]:
     return dim.terms if isinstance(dim, SymDim) else (((), dim),)
@@ -538,7 +460,7 @@ def _atom_value(atom: Atom, bindings: Mapping[str, int]) -> int:
 # -- text ---------------------------------------------------------------------------------------
 def _factor(atom: Atom) -> str:
     if isinstance(atom, str):
-        return atom if _PLAIN.fullmatch(atom) and atom not in ("min", "max") else json.dumps(atom)
+        return atom if PLAIN.fullmatch(atom) and atom not in ("min", "max") else json.dumps(atom)
     return str(atom) if atom.function in ("min", "max") else f"({atom})"
 
 
@@ -548,69 +470,3 @@ def _operand(dim: Dim) -> str:
         ((product, c),) = dim.terms
         simple = c == 1 and len(product) == 1
     return str(dim) if simple else f"({dim})"
-
-
-class _Reader:
-    """Recursive descent over sum > term > factor."""
-
-    def __init__(self, text: str, position: int) -> None:
-        self.text, self.position = text, position
-
-    def peek(self) -> str:
-        match = _TOKEN.match(self.text, self.position)
-        return match.group().strip() if match else ""
-
-    def take(self) -> str:
-        match = _TOKEN.match(self.text, self.position)
-        if match is None:
-            raise ValueError(f"expected a dimension at {self.text[self.position : self.position + 20]!r}")
-        self.position = match.end()
-        return match.group().strip()
-
-    def expect(self, token: str) -> None:
-        if self.peek() != token:
-            raise ValueError(f"expected {token!r} in a dimension at {self.text[self.position : self.position + 20]!r}")
-        self.take()
-
-    def sum(self, depth: int) -> Dim:
-        if depth > _MAX_DEPTH:
-            raise ValueError("a dimension is nested too deeply")
-        value = self.term(depth)
-        while self.peek() in ("+", "-"):
-            value = value + self.term(depth) if self.take() == "+" else value - self.term(depth)
-        return value
-
-    def term(self, depth: int) -> Dim:
-        value = self.factor(depth)
-        while self.peek() in ("*", "//", "%"):
-            token = self.take()
-            other = self.factor(depth)
-            value = value * other if token == "*" else value // other if token == "//" else value % other
-        return value
-
-    def factor(self, depth: int) -> Dim:
-        token = self.take()
-        if token == "-" and depth < _MAX_DEPTH:
-            return -self.factor(depth + 1)
-        if token.isdigit():
-            return int(token)
-        if token == "(":
-            value = self.sum(depth + 1)
-            self.expect(")")
-            return value
-        if token in ("min", "max"):
-            return self.call(token, depth)
-        if token[0] == '"':
-            return SymDim.symbol(json.loads(token))
-        if not _PLAIN.fullmatch(token):
-            raise ValueError(f"unexpected {token!r} in a dimension")
-        return SymDim.symbol(token)
-
-    def call(self, function: str, depth: int) -> Dim:
-        self.expect("(")
-        args = [self.sum(depth + 1)]
-        while self.peek() == ",":
-            self.take()
-            args.append(self.sum(depth + 1))
-        self.expect(")")
-        return _extreme(function, *args)

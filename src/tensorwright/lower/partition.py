@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tensorwright.ir.dims import Dim, SymDim, assuming
+from tensorwright.ir.assumed import assuming
+from tensorwright.ir.dims import Dim, SymDim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Graph, Node, Value
 from tensorwright.ir.types import TensorType

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from tensorwright.ir.dims import Dim, assume_equal, broadcast_dims
+from tensorwright.ir.assumed import assume_equal, broadcast_dims
+from tensorwright.ir.dims import Dim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array, Op
 from tensorwright.ir.types import TensorType

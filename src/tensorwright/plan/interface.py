@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tensorwright.ir.dims import Symbol, parse_dim, read_dim
+from tensorwright.ir.dim_text import parse_dim, read_dim
+from tensorwright.ir.dims import Symbol
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.types import ObjectType, TensorType
 from tensorwright.plan.fields import Fields

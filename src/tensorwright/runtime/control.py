@@ -12,7 +12,7 @@ import numpy as np
 
 from tensorwright.backends.cpu import launch
 from tensorwright.errors import InputError
-from tensorwright.ir.dims import parse_dim
+from tensorwright.ir.dim_text import parse_dim
 from tensorwright.ir.op import Array
 from tensorwright.plan.interface import TensorInfo
 from tensorwright.plan.schedule import Body, ControlSegment, IfSegment, LoopSegment, ScanSegment

@@ -11,7 +11,8 @@ from typing import Final, NoReturn
 import numpy as np
 
 from tensorwright.errors import InputError, InternalError
-from tensorwright.ir.dims import Dim, Symbol, SymDim, evaluate, high, low, opt, parse_dim
+from tensorwright.ir.dim_text import parse_dim
+from tensorwright.ir.dims import Dim, Symbol, SymDim, evaluate, high, low, opt
 from tensorwright.ir.op import Array
 from tensorwright.plan.interface import Equality, TensorInfo
 from tensorwright.shapes import Range
@@ -69,7 +70,16 @@ class Sizes:
         if found is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            found = self._known[key] = self._resolved(tuple(shapes), untold)
+            try:
+                found = self._known[key] = self._resolved(tuple(shapes), untold)
+            except ZeroDivisionError:
+                raise InputError(
+                    "the sizes of the inputs do not fit each other",
+                    where=self.where,
+                    why=f"a size of the network is divided by one that is 0, with shapes {', '.join(map(str, shapes))}",
+                    do="pass inputs of sizes that the network can take",
+                    code="I133",
+                ) from None
         return found
 
     @property

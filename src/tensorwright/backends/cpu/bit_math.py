@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from tensorwright.backends.cpu.conversions import STORED, decode, encode
-from tensorwright.backends.cpu.emitter import Function, Reg, vector, width_of
+from tensorwright.backends.cpu.emitter import Function, Reg
+from tensorwright.backends.cpu.llvm_types import vector, width_of
 from tensorwright.ir.dtype import DType
 from tensorwright.ops.bitwise import BitCast, BitShift
 

@@ -22,8 +22,9 @@ import numpy as np
 
 from tensorwright import knobs
 from tensorwright.backends.cpu.compile import compile_object
-from tensorwright.backends.cpu.emitter import Module, vector
+from tensorwright.backends.cpu.emitter import Module
 from tensorwright.backends.cpu.jit import LoadedCode
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.ir.dtype import DType
 
 if TYPE_CHECKING:

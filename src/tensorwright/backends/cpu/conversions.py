@@ -9,7 +9,8 @@ f32 rounded to odd, after which the second rounding is right ("When double round
 
 from __future__ import annotations
 
-from tensorwright.backends.cpu.emitter import Function, Reg, element_of, is_float, size_of, vector, width_of
+from tensorwright.backends.cpu.emitter import Function, Reg
+from tensorwright.backends.cpu.llvm_types import element_of, is_float, size_of, vector, width_of
 from tensorwright.backends.cpu.small_types import FORMATS, INTEGER_BITS, decode_small, encode_small
 from tensorwright.ir.dtype import DType
 

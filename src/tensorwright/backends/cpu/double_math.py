@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from tensorwright.backends.cpu.emitter import Function, Reg, width_of
+from tensorwright.backends.cpu.emitter import Function, Reg
+from tensorwright.backends.cpu.llvm_types import width_of
 
 
 def library(name: str) -> Callable[..., Reg]:

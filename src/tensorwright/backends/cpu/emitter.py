@@ -11,11 +11,21 @@ from __future__ import annotations
 
 import operator
 import re
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from tensorwright.ir.dims import Call, Dim, Symbol, SymDim, Undecided, low
+from tensorwright.backends.cpu import size_code
+from tensorwright.backends.cpu.llvm_types import (
+    FLOATS,
+    element_of,
+    float_literal,
+    is_float,
+    mangle,
+    size_of,
+    vector,
+    width_of,
+)
+from tensorwright.ir.dims import Dim, SymDim
 
 _MARK = "\x00"  # around a function's name: where its symbol values are passed, if the module has any
 DIMS = "dims"
@@ -80,21 +90,6 @@ class Var:
         self.fn.line(f"store {self.ty} {value.ref}, ptr {self.slot}")
 
 
-def vector(width: int, element: str = "float") -> str:
-    """LLVM type text of a vector; width 1 is the plain scalar type."""
-    return element if width == 1 else f"<{width} x {element}>"
-
-
-def element_of(ty: str) -> str:
-    """Element type text of a vector type, or the type itself."""
-    return ty.split(" x ")[1][:-1] if ty.startswith("<") else ty
-
-
-def width_of(ty: str) -> int:
-    """Lane count of a vector type, 1 for a scalar."""
-    return int(ty[1:].split(" x ")[0]) if ty.startswith("<") else 1
-
-
 _FOLDS: dict[str, Callable[[int, int], int]] = {
     "add": operator.add,
     "sub": operator.sub,
@@ -102,25 +97,6 @@ _FOLDS: dict[str, Callable[[int, int], int]] = {
     "udiv": operator.floordiv,
     "urem": operator.mod,
 }
-_FLOATS = ("half", "bfloat", "float", "double")
-_SIZES = {"i1": 1, "i8": 1, "i16": 2, "half": 2, "bfloat": 2, "i32": 4, "float": 4, "i64": 8, "double": 8, "ptr": 8}
-
-
-def size_of(ty: str) -> int:
-    """Bytes of one element of an LLVM type."""
-    return _SIZES[element_of(ty)]
-
-
-def is_float(ty: str) -> bool:
-    """Whether the (element) type is floating point."""
-    return element_of(ty) in _FLOATS
-
-
-def float_literal(value: float, element: str) -> str:
-    """Exact LLVM text of a floating point constant (LLVM wants the double's bits, in hex)."""
-    if element == "float":
-        value = struct.unpack("f", struct.pack("f", value))[0] if abs(value) < 3.5e38 else value
-    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
 
 
 class Function:
@@ -162,7 +138,7 @@ class Function:
     def const(self, ty: str, value: float | int) -> Reg:
         """A constant of scalar or vector type (vectors are splats)."""
         elem = element_of(ty)
-        text = float_literal(float(value), elem) if elem in _FLOATS else str(int(value))
+        text = float_literal(float(value), elem) if elem in FLOATS else str(int(value))
         if ty != elem:
             text = f"splat ({elem} {text})"
         return Reg(self, ty, text)
@@ -182,7 +158,7 @@ class Function:
         if not isinstance(value, SymDim):
             return self.const(ty, value)
         size, element = self._size(value), element_of(ty)
-        how = "sitofp" if element in _FLOATS else "trunc" if size_of(element) < 8 else ""
+        how = "sitofp" if element in FLOATS else "trunc" if size_of(element) < 8 else ""
         return self.splat(self.cast(how, size, element) if how else size, width_of(ty))
 
     # -- symbolic sizes -------------------------------------------------------------------------
@@ -200,38 +176,7 @@ class Function:
 
         `known` keeps the values of its atoms for expressions that follow.
         """
-        if not isinstance(dim, SymDim):
-            return self.i64(dim)
-        total: Reg | None = None
-        known = {} if known is None else known
-        for atoms, factor in dim.terms:
-            part = self.i64(factor)
-            for atom in atoms:
-                if str(atom) not in known:
-                    known[str(atom)] = self._atom(atom, dims, known)
-                part = known[str(atom)] * part
-            total = part if total is None else part + total
-        assert total is not None
-        return total
-
-    def _atom(self, atom: str | Call, dims: Reg, known: dict[str, Reg]) -> Reg:
-        if isinstance(atom, Symbol):
-            return self.load("i64", dims, atom.slot)
-        if isinstance(atom, str):
-            raise Undecided(f"the dimension {atom!r} has no bounds")
-        a, b = (self.size_now(arg, dims, known) for arg in atom.args[:2])
-        for more in atom.args[2:]:
-            a, b = self._extreme(atom.function, a, b), self.size_now(more, dims, known)
-        if atom.function in ("min", "max"):
-            return self._extreme(atom.function, a, b)
-        if low(atom.args[0]) < 0:  # rounds towards minus infinity
-            rest = self.binary("srem", a, b)
-            rest = self.select(self.compare("slt", rest, 0), rest + b, rest)
-            return rest if atom.function == "%" else self.binary("sdiv", a - rest, b)
-        return a // b if atom.function == "//" else a % b
-
-    def _extreme(self, function: str, a: Reg, b: Reg) -> Reg:
-        return self.minimum(a, b) if function == "min" else self.maximum(a, b)
+        return size_code.value(self, dim, dims, {} if known is None else known)
 
     def undef(self, ty: str) -> Reg:
         return Reg(self, ty, "poison")
@@ -265,7 +210,7 @@ class Function:
 
     def intrinsic(self, name: str, ty: str, *args: Reg) -> Reg:
         """Call `llvm.<name>.<type>`, overloaded on the result type."""
-        mangled = f"llvm.{name}.{_mangle(ty)}"
+        mangled = f"llvm.{name}.{mangle(ty)}"
         return self.call(mangled, ty, *args)
 
     def call(self, name: str, returns: str, *args: Reg) -> Reg:
@@ -372,7 +317,7 @@ class Function:
         if isinstance(count, int) and count >= width:
             return self.load(ty, base, offset)
         ptr = self.gep(base, offset, element_of(ty))
-        name = f"llvm.masked.load.{_mangle(ty)}.p0"
+        name = f"llvm.masked.load.{mangle(ty)}.p0"
         self.module.declare(name, ty, ["ptr", vector(width, "i1"), ty])
         return self.op(
             ty,
@@ -393,7 +338,7 @@ class Function:
                 self._store_one_by_one(value, base, self.i64(offset), count)
             return
         ptr = self.gep(base, offset, element_of(value.ty))
-        name = f"llvm.masked.store.{_mangle(value.ty)}.p0"
+        name = f"llvm.masked.store.{mangle(value.ty)}.p0"
         self.module.declare(name, "void", [value.ty, "ptr", vector(width, "i1")])
         self.line(f"call void @{name}({value!r}, ptr align {size_of(value.ty)} {ptr.ref}, {self.mask(width, count)!r})")
 
@@ -550,7 +495,7 @@ class Module:
 
     def table(self, name: str, element: str, values: Sequence[int | float]) -> str:
         """A private constant array; returns its name (a `ptr` constant once prefixed with "@")."""
-        items = ", ".join(f"{element} {float_literal(v, element) if element in _FLOATS else int(v)}" for v in values)
+        items = ", ".join(f"{element} {float_literal(v, element) if element in FLOATS else int(v)}" for v in values)
         self._globals.append(f"@{name} = private unnamed_addr constant [{len(values)} x {element}] [{items}], align 64")
         return name
 
@@ -572,10 +517,3 @@ _REDUCTIONS: dict[str, Callable[[Function, Reg, Reg], Reg]] = {
     "max": Function.maximum,
     "min": Function.minimum,
 }
-
-
-def _mangle(ty: str) -> str:
-    short = {"float": "f32", "double": "f64", "half": "f16", "bfloat": "bf16"}
-    elem = element_of(ty)
-    name = short.get(elem, elem)
-    return name if ty == elem else f"v{width_of(ty)}{name}"

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tensorwright.backends.base import Operand, Workload
-from tensorwright.backends.cpu.emitter import Function, Reg, element_of, vector, width_of
+from tensorwright.backends.cpu.emitter import Function, Reg
+from tensorwright.backends.cpu.llvm_types import element_of, vector, width_of
 from tensorwright.backends.cpu.pointwise_ops import emit_body, supports
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Op

@@ -19,7 +19,8 @@ from tensorwright.backends.cpu import double_math as dm
 from tensorwright.backends.cpu import vector_math as vm
 from tensorwright.backends.cpu.conversions import ELEMENTS as ELEMENTS
 from tensorwright.backends.cpu.conversions import HELD, REGISTERS, SMALL, convert, rounded
-from tensorwright.backends.cpu.emitter import Function, Reg, element_of, is_float, vector, width_of
+from tensorwright.backends.cpu.emitter import Function, Reg
+from tensorwright.backends.cpu.llvm_types import element_of, is_float, vector, width_of
 from tensorwright.backends.cpu.quantise_math import dequantise, quantise
 from tensorwright.errors import InternalError
 from tensorwright.ir.dtype import DType

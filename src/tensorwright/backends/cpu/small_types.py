@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tensorwright.backends.cpu.emitter import Function, Reg, vector, width_of
+from tensorwright.backends.cpu.emitter import Function, Reg
+from tensorwright.backends.cpu.llvm_types import vector, width_of
 from tensorwright.ir.dtype import DType
 
 _F32_MANTISSA, _F32_BIAS = 23, 127

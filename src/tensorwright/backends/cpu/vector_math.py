@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tensorwright.backends.cpu.emitter import Function, Reg, vector, width_of
+from tensorwright.backends.cpu.emitter import Function, Reg
+from tensorwright.backends.cpu.llvm_types import vector, width_of
 
 _LOG2E = 1 / math.log(2)
 _LN2_HIGH, _LN2_LOW = 0.693147182464599609375, -1.9046542121259336e-09  # f32(ln 2), and what it misses

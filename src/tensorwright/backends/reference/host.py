@@ -14,7 +14,7 @@ from tensorwright.ir.dtype import DType
 from tensorwright.ir.evaluate import learn
 from tensorwright.ir.graph import Node, Value
 from tensorwright.ir.op import Array, with_dims
-from tensorwright.ir.text import parse_graph
+from tensorwright.ir.parse import parse_graph
 from tensorwright.ops.label import label
 
 # What a reference raises on data that its op is not defined for.

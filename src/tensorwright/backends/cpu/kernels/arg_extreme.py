@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu import vector_math as vm
 from tensorwright.backends.cpu.conversions import ELEMENTS
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, is_float, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue, store_lanes
 from tensorwright.backends.cpu.kernels.nest import empty_kernel, entry, traffic_seconds
 from tensorwright.backends.cpu.kernels.reduce import limits, over_input
 from tensorwright.backends.cpu.kernels.rows import Index, Reader, RowNest, Visit, first_lanes
+from tensorwright.backends.cpu.llvm_types import is_float, vector
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.op import Array
 from tensorwright.ops.index import ArgMax, ArgMin

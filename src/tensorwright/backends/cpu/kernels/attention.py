@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Operand, Reject, Stage, Workload
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, aligned_strides, body_problem, load_lanes, problem_of
 from tensorwright.backends.cpu.kernels.attention_pack import pack_keys, pack_values
 from tensorwright.backends.cpu.kernels.microkernel import (
@@ -28,6 +28,7 @@ from tensorwright.backends.cpu.kernels.microkernel import (
     zero_tile,
 )
 from tensorwright.backends.cpu.kernels.rows import first_lanes
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.backends.cpu.vector_math import exp
 from tensorwright.ir.dims import Dim, SymDim, ceil_div, high, low

@@ -6,9 +6,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tensorwright.backends.cpu.emitter import Function, Reg, vector
+from tensorwright.backends.cpu.emitter import Function, Reg
 from tensorwright.backends.cpu.epilogue import load_lanes
 from tensorwright.backends.cpu.kernels.microkernel import if_any
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.ir.dims import Dim, SymDim, high
 
 

@@ -16,10 +16,11 @@ from typing import cast
 import numpy as np
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Packed, Reject, Stage, Workload
-from tensorwright.backends.cpu.emitter import Module, Reg, vector
+from tensorwright.backends.cpu.emitter import Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, body_problem, problem_of
 from tensorwright.backends.cpu.kernels.microkernel import choose, may, zero_tile
 from tensorwright.backends.cpu.kernels.spatial import GroupedShape, Run, grouped_shape
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import ceil_div
 from tensorwright.ir.dtype import DType

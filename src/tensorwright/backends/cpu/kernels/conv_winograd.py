@@ -23,11 +23,12 @@ from typing import cast
 import numpy as np
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Packed, Reject, Stage, Workload
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, body_problem, problem_of
 from tensorwright.backends.cpu.kernels.conv_direct import ConvShape, conv_shape
 from tensorwright.backends.cpu.kernels.microkernel import choose, column_panels, may, rank1_update, unrolled, zero_tile
 from tensorwright.backends.cpu.kernels.winograd_transforms import INVERSE, TRANSFORMS
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import Dim, SymDim, ceil_div, high, opt
 from tensorwright.ir.dtype import DType

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
-from tensorwright.backends.cpu.emitter import Module, is_float
+from tensorwright.backends.cpu.emitter import Module
 from tensorwright.backends.cpu.epilogue import Epilogue
 from tensorwright.backends.cpu.kernels.nest import Share, empty_kernel, entry, traffic_seconds, unravel
+from tensorwright.backends.cpu.llvm_types import is_float
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array

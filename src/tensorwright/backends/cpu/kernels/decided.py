@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu.conversions import ELEMENTS
-from tensorwright.backends.cpu.emitter import DIMS, Function, Module, Reg, is_float
+from tensorwright.backends.cpu.emitter import DIMS, Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue
 from tensorwright.backends.cpu.kernels.nest import entry, unravel
+from tensorwright.backends.cpu.llvm_types import is_float
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import Dim, Symbol, SymDim, minimum
 from tensorwright.ir.dtype import DType

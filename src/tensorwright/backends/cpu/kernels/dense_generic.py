@@ -28,11 +28,12 @@ from tensorwright.backends.base import (
     row_major,
 )
 from tensorwright.backends.cpu.conversions import ELEMENTS, convert
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, Var, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg, Var
 from tensorwright.backends.cpu.epilogue import Epilogue, load_lanes, store_lanes
 from tensorwright.backends.cpu.kernels.microkernel import choose
 from tensorwright.backends.cpu.kernels.nest import Share, empty_kernel, entry, traffic_seconds, unravel
 from tensorwright.backends.cpu.kernels.reduce import limits
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.backends.cpu.pointwise_ops import emit_instr
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import Dim, ceil_div, high, maximum

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Operand, Reject, Stage, Workload
 from tensorwright.backends.cpu.conversions import ELEMENTS
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, aligned_strides, body_problem, load_lanes, problem_of
 from tensorwright.backends.cpu.kernels.nest import (
     Axis,
@@ -27,6 +27,7 @@ from tensorwright.backends.cpu.kernels.nest import (
     sizes_of,
     unravel,
 )
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Packed, Reject, Stage, Workload
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, body_problem, load_lanes, problem_of
 from tensorwright.backends.cpu.kernels.gemm_shape import GemmShape, gemm_shape
 from tensorwright.backends.cpu.kernels.microkernel import (
@@ -30,6 +30,7 @@ from tensorwright.backends.cpu.kernels.microkernel import (
     zero_tile,
 )
 from tensorwright.backends.cpu.kernels.nest import unravel
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import Dim, SymDim, ceil_div, high, maximum, minimum, opt
 from tensorwright.ir.dtype import DType

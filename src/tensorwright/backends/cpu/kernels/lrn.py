@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu import vector_math as vm
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import (
     Epilogue,
     Problem,
@@ -23,6 +23,7 @@ from tensorwright.backends.cpu.epilogue import (
 )
 from tensorwright.backends.cpu.kernels.nest import empty_kernel, entry, traffic_seconds
 from tensorwright.backends.cpu.kernels.rows import Index, RowNest, f32_problem
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.op import Array

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from tensorwright.backends.cpu.emitter import Function, Reg, Var, vector
+from tensorwright.backends.cpu.emitter import Function, Reg, Var
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.ir.dims import Dim, SymDim, high, low, opt
 from tensorwright.ir.op import Array
 from tensorwright.memory import PIECE, release

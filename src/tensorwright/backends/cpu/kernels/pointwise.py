@@ -15,7 +15,7 @@ from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu.conversions import HELD, decode, encode
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, size_of, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue, aligned_strides, load_lanes, store_lanes
 from tensorwright.backends.cpu.kernels.microkernel import choose
 from tensorwright.backends.cpu.kernels.nest import (
@@ -33,6 +33,7 @@ from tensorwright.backends.cpu.kernels.nest import (
 )
 from tensorwright.backends.cpu.kernels.region import Region, region_of
 from tensorwright.backends.cpu.kernels.shuffles import deinterleave, interleave, transpose
+from tensorwright.backends.cpu.llvm_types import size_of, vector
 from tensorwright.backends.cpu.pointwise_ops import emit_body
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import Dim, SymDim, Undecided, ceil_div, high, opt

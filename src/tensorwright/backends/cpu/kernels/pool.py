@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, Var, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg, Var
 from tensorwright.backends.cpu.epilogue import (
     Epilogue,
     Problem,
@@ -26,6 +26,7 @@ from tensorwright.backends.cpu.kernels.microkernel import choose
 from tensorwright.backends.cpu.kernels.nest import Share, empty_kernel, entry, traffic_seconds, unravel
 from tensorwright.backends.cpu.kernels.rows import f32_problem
 from tensorwright.backends.cpu.kernels.spatial import SpatialAxis
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.backends.cpu.pointwise_ops import constant_of
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import Dim, SymDim, opt

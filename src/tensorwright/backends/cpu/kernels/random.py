@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector, width_of
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue
 from tensorwright.backends.cpu.kernels.microkernel import may
 from tensorwright.backends.cpu.kernels.nest import Share, empty_kernel, entry, traffic_seconds, unravel
 from tensorwright.backends.cpu.kernels.shuffles import interleave
+from tensorwright.backends.cpu.llvm_types import vector, width_of
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import Dim, ceil_div, high
 from tensorwright.ir.dtype import DType

@@ -15,11 +15,12 @@ from typing import cast
 import numpy as np
 
 from tensorwright.backends.base import Operand, Packed, Stage, Workload
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import load_lanes, store_lanes
 from tensorwright.backends.cpu.kernels.microkernel import choose, may, rank1_update, rest_rows, unrolled, zero_tile
 from tensorwright.backends.cpu.kernels.nest import entry
 from tensorwright.backends.cpu.kernels.recurrent_cells import cell_parts
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import ceil_div, high, opt
 from tensorwright.ir.dtype import DType

@@ -23,10 +23,11 @@ from tensorwright.backends.base import (
     row_major,
 )
 from tensorwright.backends.cpu.conversions import ELEMENTS
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue, Problem, aligned_strides, body_problem, problem_of
 from tensorwright.backends.cpu.kernels.nest import empty_kernel, entry, traffic_seconds
 from tensorwright.backends.cpu.kernels.rows import Index, Reader, RowNest, Visit
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.backends.cpu.pointwise_ops import emit_instr
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import Undecided, high

@@ -18,7 +18,7 @@ import numpy as np
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Operand, Reject, Stage, Workload
 from tensorwright.backends.cpu import vector_math as vm
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, vector
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import (
     Epilogue,
     Problem,
@@ -29,6 +29,7 @@ from tensorwright.backends.cpu.epilogue import (
 )
 from tensorwright.backends.cpu.kernels.index_maps import DimMap, Run, dim_maps
 from tensorwright.backends.cpu.kernels.nest import Share, empty_kernel, entry, traffic_seconds, unravel
+from tensorwright.backends.cpu.llvm_types import vector
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import Dim, SymDim, high
 from tensorwright.ir.dtype import DType

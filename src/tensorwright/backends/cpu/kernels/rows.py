@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from tensorwright.backends.base import Operand
-from tensorwright.backends.cpu.emitter import Function, Reg, width_of
+from tensorwright.backends.cpu.emitter import Function, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue, load_lanes
 from tensorwright.backends.cpu.kernels.microkernel import choose
 from tensorwright.backends.cpu.kernels.nest import (
@@ -29,6 +29,7 @@ from tensorwright.backends.cpu.kernels.nest import (
     sizes_of,
     unravel,
 )
+from tensorwright.backends.cpu.llvm_types import width_of
 from tensorwright.ir.dims import Dim, SymDim, ceil_div, high
 from tensorwright.ir.dtype import DType
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tensorwright.backends.cpu.emitter import Function, Reg, width_of
+from tensorwright.backends.cpu.emitter import Function, Reg
+from tensorwright.backends.cpu.llvm_types import width_of
 
 
 def transpose(f: Function, rows: Sequence[Reg]) -> list[Reg]:

@@ -13,9 +13,10 @@ from typing import cast
 
 from tensorwright.backends.base import Accept, Config, CpuKernel, KernelFamily, Reject, Stage, Workload
 from tensorwright.backends.cpu import vector_math as vm
-from tensorwright.backends.cpu.emitter import Function, Module, Reg, is_float
+from tensorwright.backends.cpu.emitter import Function, Module, Reg
 from tensorwright.backends.cpu.epilogue import Epilogue
 from tensorwright.backends.cpu.kernels.nest import Share, empty_kernel, entry, unravel
+from tensorwright.backends.cpu.llvm_types import is_float
 from tensorwright.backends.cpu.target import CpuTarget
 from tensorwright.ir.dims import high
 from tensorwright.ir.dtype import DType
