@@ -84,13 +84,13 @@ def test_damaged_bytes_are_refused_by_protobuf_and_never_crash(tmp_path: pathlib
     proto, _ = linear()
     data = bytearray(proto.SerializeToString())
     rng = np.random.default_rng()
-    for _ in range(200):
+    for _ in range(2000):
         broken = data[: int(rng.integers(1, len(data)))] if rng.random() < 0.5 else bytearray(data)
         for at in rng.integers(0, min(len(broken), 400), 3):
             broken[at] = int(rng.integers(0, 256))
         try:
             lift(np.frombuffer(bytes(broken), np.uint8))
-        except (MalformedError, ValueError):
+        except MalformedError:
             continue
     with pytest.raises(ModelError) as caught:
         import_onnx(bytes(data[:-100]))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-from google.protobuf.message import Message  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, TensorProto
 
 from tensorwright.importers.onnx.external import LIFTED
@@ -65,7 +65,10 @@ def _tensor(data: Array, start: int, end: int, lifted: list[Array]) -> bytes:
     kept = b"".join(data[first:last].tobytes() for field, first, _, last in fields if field != _RAW_DATA)
     if len(raw) != 1 or raw[0][1] - raw[0][0] < SMALLEST:
         return data[start:end].tobytes()
-    tensor = TensorProto.FromString(kept)
+    try:
+        tensor = TensorProto.FromString(kept)
+    except DecodeError as error:
+        raise MalformedError(str(error)) from error
     if not _is_liftable(tensor):
         return data[start:end].tobytes()
     _refer(tensor, len(lifted))
