@@ -5,19 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tensorwright.ir.graph import Edit, Graph, Node, Value
-from tensorwright.ops.conv import Convolution, Deconvolution
-from tensorwright.ops.elementwise import Pointwise
+from tensorwright.ir.graph import Edit, Graph, Node
 from tensorwright.ops.linear import MatMul
-from tensorwright.ops.norm import BatchNorm, Lrn
-from tensorwright.ops.pool import AveragePool, MaxPool
-from tensorwright.ops.shape import Concat, Reshape, Transpose
+from tensorwright.ops.shape import Reshape, Transpose
 from tensorwright.passes.base import Rewrite, rule
-from tensorwright.passes.match import made_by, operands
-
-_CHANNELS_LAST = (Convolution, Deconvolution, MaxPool, AveragePool)
-_KEEPS_LAYOUT = (Pointwise, BatchNorm, Lrn, Concat)
-_FARTHEST = 64  # values looked at on the way back
+from tensorwright.passes.match import is_image, made_by, operands
 
 
 @rule(on=MatMul, name="flatten_order_into_weights")
@@ -37,7 +29,7 @@ def flatten_order_into_weights(graph: Graph, node: Node) -> Edit | None:
     c, h, w = shape[1:]
     if not isinstance(c, int) or not isinstance(h, int) or not isinstance(w, int) or c == 1 or h * w <= 1:
         return None
-    if c * h * w != array.shape[0] or not _is_channels_last(graph, x):
+    if c * h * w != array.shape[0] or not is_image(graph, x):
         return None
     new = Rewrite(graph, node)
     rows = array.reshape(c, h, w, -1).transpose(1, 2, 0, 3).reshape(array.shape)
@@ -46,21 +38,6 @@ def flatten_order_into_weights(graph: Graph, node: Node) -> Edit | None:
     new.finish(MatMul(), flattened, new.constant(np.ascontiguousarray(rows), weights.name), origin=node.origin)
     because = "the image lies channels-last in memory: with permuted weight rows, flattening it is free"
     return new.edit(reshape, node, because=because)
-
-
-def _is_channels_last(graph: Graph, value: Value) -> bool:
-    """Whether `value` comes from a convolution or pool through nothing but layout-keeping ops on its way."""
-    work, seen = [value], {value}
-    while work and len(seen) < _FARTHEST:
-        node = graph.producer(work.pop())
-        if node is None or not isinstance(node.op, (*_CHANNELS_LAST, *_KEEPS_LAYOUT)):
-            continue
-        if isinstance(node.op, _CHANNELS_LAST):
-            return True
-        before = [v for v in operands(node) if v.type.rank == value.type.rank and v not in seen]
-        seen.update(before)
-        work += before
-    return False
 
 
 RULES = (flatten_order_into_weights,)

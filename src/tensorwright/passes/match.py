@@ -3,12 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from tensorwright.ir.dims import Dim
 from tensorwright.ir.graph import Graph, Node, Value
 from tensorwright.ir.op import Array, Op
+from tensorwright.ops.conv import Convolution, Deconvolution
+from tensorwright.ops.elementwise import Pointwise
+from tensorwright.ops.norm import BatchNorm, InstanceNorm, Lrn
+from tensorwright.ops.pool import AveragePool, MaxPool
+from tensorwright.ops.reduce import LogSoftmax, Reduce, Softmax
+from tensorwright.ops.shape import Concat, Pad, Reshape, Resize, Slice, Tile
+
+_IMAGE_OPS = (Convolution, Deconvolution, MaxPool, AveragePool, BatchNorm, InstanceNorm, Lrn)
+_KEEP_LAYOUT = (Pointwise, Concat, Pad, Slice, Tile, Resize, Reduce, Softmax, LogSoftmax)
+_FARTHEST = 64  # values looked at on the way back
 
 
 def made_by(graph: Graph, value: Value | None, of: type[Op] | tuple[type[Op], ...]) -> Node | None:
@@ -85,3 +96,32 @@ def along_axis(array: Array, rank: int, axis: int, size: int) -> Array | None:
 def per_channel(vector: Array, rank: int) -> Array:
     """A vector over channels in the shape that broadcasts against [n, channels, ...] of rank `rank`."""
     return vector.reshape(-1, *(1,) * (rank - 2))
+
+
+def is_image(graph: Graph, value: Value) -> bool:
+    """Whether `value` comes from a convolution or its like through nothing but ops that keep its layout: it is
+    [n, channels, ...] and will lie channels-last in memory."""
+    work, seen = [value], {value}
+    while work and len(seen) < _FARTHEST:
+        node = graph.producer(work.pop())
+        if node is not None and isinstance(node.op, _IMAGE_OPS):
+            return True
+        before = [v for v in _images_before(node) if v not in seen] if node is not None else []
+        seen.update(before)
+        work += before
+    return False
+
+
+def keeps_image(shape: Sequence[Dim], target: Sequence[Dim]) -> bool:
+    """Whether a reshape of [n, channels, ...] to `target` changes nothing but spatial dims of 1."""
+    wide, narrow = ([d for d in dims[2:] if d != 1] for dims in (shape, target))
+    return len(target) >= 3 and tuple(shape[:2]) == tuple(target[:2]) and wide == narrow
+
+
+def _images_before(node: Node) -> list[Value]:
+    """The operands that are images where the result is one."""
+    if isinstance(node.op, Reshape):
+        return [v for v in operands(node) if keeps_image(v.type.shape, node.output.type.shape)]
+    if isinstance(node.op, _KEEP_LAYOUT):
+        return [v for v in operands(node) if v.type.rank == node.outputs[0].type.rank]
+    return []

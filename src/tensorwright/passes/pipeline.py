@@ -24,6 +24,7 @@ from tensorwright.passes import (
     remove_dead,
     simplify_arithmetic,
     simplify_shapes,
+    solve_layout,
 )
 from tensorwright.passes.base import Stage
 from tensorwright.passes.fuse_horizontal import horizontal
@@ -60,6 +61,7 @@ def stages(options: PassOptions) -> tuple[Stage, ...]:
     simplify = (*fold_constants.RULES, *simplify_arithmetic.RULES, *simplify_shapes.RULES, *bodies)
     into_bodies = control_flow.bodies_rule(lambda body: optimise(body, options=options))
     inside = (*control_flow.RULES, into_bodies, *remove_dead.RULES)
+    layout = (*solve_layout.RULES, *simplify_shapes.RULES, *fold_constants.RULES, *remove_dead.RULES)
     wide = horizontal(kernels=options.horizontal_kernels, into_concat=options.horizontal_into_concat)
     siblings = (wide, *simplify_shapes.RULES, *remove_dead.RULES)  # its slices may meet others
     return (
@@ -67,6 +69,8 @@ def stages(options: PassOptions) -> tuple[Stage, ...]:
         Stage("simplify", "what does nothing goes, what is dear becomes cheap", simplify),
         Stage("common_subexpressions", "equal expressions are computed once", common_subexpressions.RULES),
         Stage("remove_dead", "what nobody reads goes", remove_dead.RULES),
+        Stage("solve_layout", "channels-last networks lose their transpositions", layout),
+        Stage("settle_layout", "transpositions left over that move nothing", solve_layout.SETTLED_RULES),
         Stage("fold_batch_norm", "scales and shifts go into weights and biases", fold_batch_norm.RULES),
         Stage("recognise_activations", "activations written as arithmetic become one op", recognise_activations.RULES),
         Stage("recognise_norms", "layer norm and softmax written as arithmetic become one op", recognise_norms.RULES),
