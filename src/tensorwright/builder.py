@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, Sequence[int] | Range]
 
+_LOG = logging.getLogger("tensorwright")
+
 PRODUCER = f"tensorwright {__version__}"
 
 
@@ -81,7 +84,10 @@ def build(
 ) -> Engine:
     """Build an engine for this machine from a model.
 
-    `model`: path or bytes of an ONNX file, an `onnx.ModelProto` or a `tw.Network`. `target`: "cpu"; "cpu:avx2",
+    `model`: path of a model (.onnx, .prototxt, .pb, .cfg, a SavedModel folder), bytes of an ONNX file, an
+    `onnx.ModelProto` or a `tw.Network`. `weights`: the second file of Caffe (.caffemodel) and Darknet (.weights)
+    models; without it they get seeded random weights, and `engine.notes` says so. `outputs`: names of the tensors to
+    compute, where not those that the model declares. `target`: "cpu"; "cpu:avx2",
     "cpu:avx512" to override the instruction set; "reference" for the unoptimised graph in NumPy. `shapes`: input
     name -> shape for inputs with symbolic dims, or `tw.Range(min, opt, max)`: one engine then runs every shape of the
     range, tuned for `opt`. A sequence of such mappings gives an engine of several profiles, each tuned for its own
@@ -103,10 +109,14 @@ def build(
         )
     profiles = [shapes or {}] if shapes is None or isinstance(shapes, Mapping) else list(shapes) or [{}]
     bounds = [{name: Range.of(shape) for name, shape in profile.items()} for profile in profiles]
-    graphs = [import_model(model, weights=weights, outputs=outputs, shapes=ranges or None) for ranges in bounds]
+    notes: list[str] = []
+    graphs = [import_model(model, weights=weights, outputs=outputs, shapes=r or None, notes=notes) for r in bounds]
+    notes = list(dict.fromkeys(notes))
+    for note in notes:
+        _LOG.warning("%s", note)
     if target == "reference":
         plans = [reference_plan(graph) for graph in graphs]
-        return Engine(replace(plans[0], profiles=tuple(plans[1:])), target=target)
+        return Engine(replace(plans[0], profiles=tuple(plans[1:])), target=target, notes=notes)
     chosen = cpu_target(target)
     cache = TuningCache.open(timing_cache)
     limit = parse_bytes(workspace)
@@ -114,7 +124,7 @@ def build(
         make_plan(graph, Options(chosen, ranges, tune, threads, limit, cache, progress, host_steps))
         for graph, ranges in zip(graphs, bounds, strict=True)
     ]
-    return Engine(replace(plans[0], profiles=tuple(plans[1:])), threads=threads, notes=cache.notes)
+    return Engine(replace(plans[0], profiles=tuple(plans[1:])), threads=threads, notes=[*notes, *cache.notes])
 
 
 def make_plan(graph: Graph, options: Options) -> Plan:

@@ -87,7 +87,12 @@ def test_readme_python_example_prints_what_it_shows(playground: pathlib.Path) ->
     assert printed.getvalue() == shown
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent == ROOT / "docs"], ids=in_root)
+ABSTRACT = ("run-many-shapes.md",)  # its code is about a model that the reader has
+
+RUNNING = [page for page in PAGES if ROOT / "docs" in page.parents and page.name not in ABSTRACT]
+
+
+@pytest.mark.parametrize("page", RUNNING, ids=in_root)
 def test_python_blocks_of_page_run(page: pathlib.Path, playground: pathlib.Path) -> None:
     names: dict[str, object] = {}
     for code in fenced(page, "python"):

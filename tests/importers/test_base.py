@@ -38,12 +38,28 @@ def test_shapes_and_outputs_reach_the_onnx_importer() -> None:
     assert import_model(RELU, shapes={"x": (4, 3)}, outputs=["x"]).outputs[0].type.shape == (4, 3)
 
 
-@pytest.mark.parametrize("name", ["frozen.pb", "deploy.prototxt", "net.cfg", "model"])
+@pytest.mark.parametrize("name", ["model", "net.h5", "net.tflite", "notes.txt"])
 def test_other_formats_give_m105_with_what_is_supported(tmp_path: pathlib.Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"something")
-    with pytest.raises(ModelError, match=r"supported: an \.onnx file") as caught:
+    with pytest.raises(ModelError, match=r"supported: \.onnx") as caught:
         import_model(tmp_path / name)
     assert caught.value.code == "M105"
+
+
+@pytest.mark.parametrize(("name", "first"), [("net.caffemodel", "prototxt"), ("net.weights", "cfg")])
+def test_weights_in_place_of_the_model_say_which_file_is_meant(tmp_path: pathlib.Path, name: str, first: str) -> None:
+    (tmp_path / name).write_bytes(b"something")
+    with pytest.raises(ModelError, match=f"give the .{first} file") as caught:
+        import_model(tmp_path / name)
+    assert caught.value.code == "M105"
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.prototxt", "net.pb", "net.cfg"])
+def test_bytes_of_no_format_are_refused_as_unreadable(tmp_path: pathlib.Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x00\xffsomething")
+    with pytest.raises(ModelError) as caught:
+        import_model(tmp_path / name)
+    assert caught.value.code == "M103"
 
 
 def test_folder_object_and_foreign_arguments_give_m105(tmp_path: pathlib.Path) -> None:
@@ -59,7 +75,7 @@ def test_folder_object_and_foreign_arguments_give_m105(tmp_path: pathlib.Path) -
 
 
 def test_missing_file_of_any_format_gives_m101(tmp_path: pathlib.Path) -> None:
-    for name in ("none.onnx", "none.pb"):
+    for name in ("none.onnx", "none.pb", "none.prototxt", "none.cfg", "none", "none.h5"):
         with pytest.raises(ModelError) as caught:
             import_model(tmp_path / name)
         assert caught.value.code == "M101"

@@ -14,7 +14,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tensorwright.errors import ModelError
 from tensorwright.importers.onnx import lift as lifting
 from tensorwright.importers.onnx.external import LIFTED
-from tensorwright.importers.onnx.lift import MalformedError, lift, lift_proto
+from tensorwright.importers.onnx.lift import lift, lift_proto
+from tensorwright.importers.wire import MalformedError
 from tensorwright.importers.onnx.reader import import_onnx
 from tensorwright.ir.op import Array
 from tensorwright.memory import has_changed

@@ -15,11 +15,13 @@ from tensorwright.cli.common import (
     Debug,
     Json,
     Model,
+    Outputs,
     Shapes,
     Target,
     Threads,
     TimingCache,
     Tune,
+    Weights,
     answer,
     command,
     is_plan,
@@ -28,6 +30,7 @@ from tensorwright.cli.common import (
     parse_shapes,
     random_inputs,
     save_npz,
+    source,
     table,
 )
 from tensorwright.errors import BuildError
@@ -44,7 +47,9 @@ def bench(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="The runtimes take turns so many times.")] = 3,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random inputs.")] = 0,
     target: Target = "cpu",
-    shapes: Shapes = [],  # noqa: B006  typer copies it
+    weights: Weights = "",
+    outputs: Outputs = [],  # noqa: B006  typer copies it
+    shapes: Shapes = [],  # noqa: B006
     tune: Tune = "quick",
     timing_cache: TimingCache = "",
     threads: Threads = 0,
@@ -58,7 +63,13 @@ def bench(
     missing = [name for name in wanted if not peers.is_installed(name)]
     start = time.perf_counter()
     engine = open_engine(
-        model, target=target, shapes=parse_shapes(shapes), tune=tune, timing_cache=timing_cache or None, threads=threads
+        model,
+        **source(weights, outputs),
+        target=target,
+        shapes=parse_shapes(shapes),
+        tune=tune,
+        timing_cache=timing_cache or None,
+        threads=threads,
     )
     build_seconds = None if is_plan(model) else round(time.perf_counter() - start, 3)
     facts = machine()

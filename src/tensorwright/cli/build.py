@@ -12,25 +12,31 @@ import typer
 from tensorwright.cli.common import (
     Debug,
     Json,
+    ModelOnly,
+    Outputs,
     Shapes,
     Target,
     Threads,
     TimingCache,
     Tune,
+    Weights,
     answer,
     bytes_text,
     command,
     parse_shapes,
+    source,
 )
 
 
 @command
 def build(
-    model: Annotated[str, typer.Argument(help="The network: an ONNX file.", show_default=False)],
+    model: ModelOnly,
     output: Annotated[str, typer.Option("--output", "-o", help="Plan file to write [default: MODEL with .plan]")] = "",
     target: Target = "cpu",
     precision: Annotated[str, typer.Option("--precision", help="Element type of the computation.")] = "fp32",
-    shapes: Shapes = [],  # noqa: B006  typer copies it
+    weights: Weights = "",
+    outputs: Outputs = [],  # noqa: B006  typer copies it
+    shapes: Shapes = [],  # noqa: B006
     timing_cache: TimingCache = "",
     tune: Tune = "quick",
     threads: Threads = 0,
@@ -48,6 +54,7 @@ def build(
     start = time.perf_counter()
     engine = tw.build(
         model,
+        **source(weights, outputs),
         target=target,
         precision=precision,
         shapes=parse_shapes(shapes),

@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tensorwright.cli.common import EXIT_ERROR, Debug, Json, Shapes, Target, answer, command, parse_shapes, table
+from tensorwright.cli.common import (
+    EXIT_ERROR,
+    Debug,
+    Json,
+    ModelOnly,
+    Outputs,
+    Shapes,
+    Target,
+    Weights,
+    answer,
+    command,
+    parse_shapes,
+    source,
+    table,
+)
 
 if TYPE_CHECKING:
     from tensorwright.compare.check import Checked
@@ -17,9 +31,11 @@ EXIT_HOST_STEPS = 3
 
 @command
 def check(
-    model: Annotated[str, typer.Argument(help="The network: an ONNX file.", show_default=False)],
+    model: ModelOnly,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 when there are host steps.")] = False,
-    shapes: Shapes = [],  # noqa: B006  typer copies it
+    weights: Weights = "",
+    outputs: Outputs = [],  # noqa: B006  typer copies it
+    shapes: Shapes = [],  # noqa: B006
     target: Target = "cpu",
     as_json: Json = False,
     debug: Debug = False,
@@ -27,7 +43,7 @@ def check(
     """List what cannot be imported (exit code 2) and what would run in NumPy, not as generated code (3 if strict)."""
     from tensorwright.compare.check import check
 
-    found = check(model, shapes=parse_shapes(shapes), target=target)
+    found = check(model, **source(weights, outputs), shapes=parse_shapes(shapes), target=target)
     answer({"model": model, **found.as_dict()}, lambda: _draw(found), as_json=as_json)
     if found.problems:
         raise typer.Exit(EXIT_ERROR)

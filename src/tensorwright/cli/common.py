@@ -29,7 +29,20 @@ EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 # -- options with one meaning everywhere ----------------------------------------------------------------------
 Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the Python traceback of an error.")]
-Model = Annotated[str, typer.Argument(help="A model (.onnx) or a plan (.plan).", show_default=False)]
+Model = Annotated[str, typer.Argument(help="A model, as `build` takes it, or a plan.", show_default=False)]
+ModelOnly = Annotated[
+    str,
+    typer.Argument(
+        help="A model: .onnx, .prototxt (Caffe), .pb or a SavedModel folder (TensorFlow), .cfg (Darknet).",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    str, typer.Option("--weights", help="Weights of a Caffe or Darknet model; random without.", show_default=False)
+]
+Outputs = Annotated[
+    list[str], typer.Option("--outputs", help="Tensors to compute, by comma, instead of those the model declares.")
+]
 Target = Annotated[str, typer.Option("--target", help="cpu, cpu:avx512, cpu:avx2, or reference (NumPy, slow).")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads of a run; 0: all this process may use.")]
 Tune = Annotated[str, typer.Option("--tune", help="off, quick or full: how many kernels are timed.")]
@@ -134,6 +147,12 @@ def parse_shapes(texts: list[str]) -> dict[str, Sequence[int] | Range] | None:
         numbers = [tuple(int(part) for part in end) for end in ends]
         shapes[name] = numbers[0] if len(numbers) == 1 else Range(*numbers)
     return shapes or None
+
+
+def source(weights: str, outputs: list[str]) -> dict[str, Any]:
+    """The options --weights and --outputs as `tw.build` takes them."""
+    names = [name for text in outputs for name in text.split(",") if name]
+    return {"weights": weights or None, "outputs": names or None}
 
 
 def is_plan(path: str) -> bool:

@@ -10,15 +10,19 @@ import typer
 from tensorwright.cli.common import (
     Debug,
     Json,
+    ModelOnly,
+    Outputs,
     Shapes,
     Target,
     Threads,
     TimingCache,
     Tune,
+    Weights,
     answer,
     command,
     parse_shapes,
     random_inputs,
+    source,
     table,
 )
 from tensorwright.cli.run import read_arrays
@@ -34,7 +38,7 @@ EXIT_MISMATCH = 1
 
 @command
 def compare(
-    model: Annotated[str, typer.Argument(help="The network: an ONNX file.", show_default=False)],
+    model: ModelOnly,
     runtime: Annotated[str, typer.Option("--with", help="onnxruntime, or reference (the model in NumPy).")],
     tolerance: Annotated[str, typer.Option("--tolerance", metavar="RTOL,ATOL", help="Allowed error.")] = "1e-3,1e-4",
     localise: Annotated[bool, typer.Option("--localise", help="Find the first bad node, step by step.")] = False,
@@ -42,6 +46,8 @@ def compare(
         list[str], typer.Option("--input", "-i", help="name=file.npy, or an .npz; inputs not given are random.")
     ] = [],  # noqa: B006  typer copies it
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of random inputs.")] = 0,
+    weights: Weights = "",
+    outputs: Outputs = [],  # noqa: B006
     shapes: Shapes = [],  # noqa: B006
     target: Target = "cpu",
     tune: Tune = "quick",
@@ -58,8 +64,10 @@ def compare(
     allowed = parse_tolerance(tolerance)
     if localise and target == "reference":
         raise BuildError("target reference has no kernels to localise", do="give a cpu target", code="B113")
+    asked = source(weights, outputs)
     engine = tw.build(
         model,
+        **asked,
         target=target,
         shapes=parse_shapes(shapes),
         tune=tune,
@@ -68,10 +76,10 @@ def compare(
     )
     given = read_arrays(inputs, engine)
     feeds = random_inputs(engine, seed) | given
-    result = compare(engine, model, feeds, runtime, allowed)
+    result = compare(engine, model, feeds, runtime, allowed, **asked)
     steps = None
     if localise:
-        imported = reference_outputs(model, feeds)
+        imported = reference_outputs(model, feeds, **asked)
         steps = walk(engine.plan, feeds, result.found, imported, allowed, target=target, threads=engine.threads)
     data = {"model": model, "seed": seed, "random_inputs": [i.name for i in engine.inputs if i.name not in given]}
     data |= result.as_dict() | ({"localised": steps.as_dict()} if steps is not None else {})

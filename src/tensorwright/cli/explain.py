@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tensorwright.cli.common import Debug, Json, Shapes, answer, command, names_text, parse_shapes, table
+from tensorwright.cli.common import (
+    Debug,
+    Json,
+    ModelOnly,
+    Outputs,
+    Shapes,
+    Weights,
+    answer,
+    command,
+    names_text,
+    parse_shapes,
+    source,
+    table,
+)
 
 if TYPE_CHECKING:
     from tensorwright.ir.graph import Graph
@@ -17,8 +30,10 @@ if TYPE_CHECKING:
 
 @command
 def explain(
-    model: Annotated[str, typer.Argument(help="The network: an ONNX file.", show_default=False)],
-    shapes: Shapes = [],  # noqa: B006  typer copies it
+    model: ModelOnly,
+    weights: Weights = "",
+    outputs: Outputs = [],  # noqa: B006  typer copies it
+    shapes: Shapes = [],  # noqa: B006
     limit: Annotated[int, typer.Option("--limit", min=0, help="Edits to show of each rule; 0 shows all.")] = 10,
     as_json: Json = False,
     debug: Debug = False,
@@ -29,7 +44,7 @@ def explain(
     from tensorwright.passes.pipeline import optimise
     from tensorwright.passes.report import report_text
 
-    graph = import_model(model, shapes=parse_shapes(shapes))
+    graph = import_model(model, **source(weights, outputs), shapes=parse_shapes(shapes))
     report = optimise(graph)
     # Before: what the model would run as it was exported, one step a node.
     before = graph_steps(graph)

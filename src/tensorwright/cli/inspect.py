@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tensorwright.cli.common import Debug, Json, Model, answer, bytes_text, command, is_plan, names_text, table
+from tensorwright.cli.common import (
+    Debug,
+    Json,
+    Model,
+    Outputs,
+    answer,
+    bytes_text,
+    command,
+    is_plan,
+    names_text,
+    source,
+    table,
+)
 
 if TYPE_CHECKING:
     from tensorwright.plan.plan import Plan
@@ -17,6 +29,7 @@ if TYPE_CHECKING:
 @command
 def inspect(
     model: Model,
+    outputs: Outputs = [],  # noqa: B006  typer copies it
     workloads: Annotated[bool, typer.Option("--workloads", help="Show operands with shapes and strides.")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -26,7 +39,7 @@ def inspect(
         facts = plan_facts(model)
         answer(facts, lambda: _draw_plan(facts, workloads), as_json=as_json)
     else:
-        facts = model_facts(model)
+        facts = model_facts(model, source("", outputs)["outputs"])
         answer(facts, lambda: _draw_model(facts), as_json=as_json)
 
 
@@ -67,11 +80,11 @@ def _native_facts(plan: Plan, kind: str) -> dict[str, Any]:
     }
 
 
-def model_facts(path: str) -> dict[str, Any]:
+def model_facts(path: str, outputs: list[str] | None = None) -> dict[str, Any]:
     """A model's interface and its ops after import, by kind. Raises ModelError when it cannot be imported."""
     from tensorwright.importers.base import import_model
 
-    graph = import_model(path)
+    graph = import_model(path, outputs=outputs)
     ops = Counter(node.op.kind for node in graph.nodes)
     return {
         "kind": "model",

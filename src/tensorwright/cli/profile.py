@@ -12,16 +12,19 @@ from tensorwright.cli.common import (
     Debug,
     Json,
     Model,
+    Outputs,
     Shapes,
     Target,
     Threads,
     TimingCache,
+    Weights,
     answer,
     command,
     names_text,
     open_engine,
     parse_shapes,
     random_inputs,
+    source,
     table,
 )
 
@@ -33,7 +36,9 @@ def profile(
     top: Annotated[int, typer.Option("--top", min=0, help="Show only the slowest steps; 0 shows all in order.")] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random inputs.")] = 0,
     target: Target = "cpu",
-    shapes: Shapes = [],  # noqa: B006  typer copies it
+    weights: Weights = "",
+    outputs: Outputs = [],  # noqa: B006  typer copies it
+    shapes: Shapes = [],  # noqa: B006
     timing_cache: TimingCache = "",
     threads: Threads = 0,
     as_json: Json = False,
@@ -41,7 +46,12 @@ def profile(
 ) -> None:
     """Time every step of an engine on random inputs."""
     engine = open_engine(
-        model, target=target, threads=threads, shapes=parse_shapes(shapes), timing_cache=timing_cache or None
+        model,
+        **source(weights, outputs),
+        target=target,
+        threads=threads,
+        shapes=parse_shapes(shapes),
+        timing_cache=timing_cache or None,
     )
     times = engine.profile(random_inputs(engine, seed), repeat)
     total = sum(time.us for time in times)

@@ -12,14 +12,17 @@ from tensorwright.cli.common import (
     Debug,
     Json,
     Model,
+    Outputs,
     Shapes,
     Target,
+    Weights,
     answer,
     command,
     open_engine,
     parse_shapes,
     random_inputs,
     save_npz,
+    source,
     summary,
     table,
 )
@@ -43,12 +46,14 @@ def run(
     output: Annotated[str, typer.Option("--output", "-o", help="Write the outputs to this .npz file.")] = "",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of random inputs.")] = 0,
     target: Target = "cpu",
+    weights: Weights = "",
+    outputs: Outputs = [],  # noqa: B006
     shapes: Shapes = [],  # noqa: B006
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Run a plan (or a model, built on the fly) once and show its outputs."""
-    engine = open_engine(model, target=target, shapes=parse_shapes(shapes))
+    engine = open_engine(model, target=target, **source(weights, outputs), shapes=parse_shapes(shapes))
     given = read_arrays(inputs, engine)
     results = engine.run(random_inputs(engine, seed) | given)
     if output:

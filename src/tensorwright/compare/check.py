@@ -43,7 +43,12 @@ class Checked:
 
 
 def check(
-    model: str | os.PathLike[str], *, shapes: Mapping[str, Sequence[int] | Range] | None = None, target: str = "cpu"
+    model: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    shapes: Mapping[str, Sequence[int] | Range] | None = None,
+    target: str = "cpu",
 ) -> Checked:
     """Import and optimise `model` and ask every kernel family of `target` about every step.
 
@@ -52,13 +57,14 @@ def check(
     """
     chosen = cpu_target(target)
     try:
-        graph = import_model(model, shapes=shapes)
+        graph = import_model(model, weights=weights, outputs=outputs, shapes=shapes)
     except UnsupportedError as error:
         return Checked(chosen.fingerprint, problem=error.what, problems=error.problems, do=error.do)
     open_inputs = [v for v in graph.inputs if not v.type.is_static]
     if open_inputs:  # kernels are asked about one size; whether they take an op does not hang on it
         ones = {v.name: tuple(d if isinstance(d, int) else 1 for d in v.type.shape) for v in open_inputs}
-        graph = import_model(model, shapes={**ones, **(shapes or {})})
+        sizes = {**ones, **(shapes or {})}
+        graph = import_model(model, weights=weights, outputs=outputs, shapes=sizes)
     graph = optimise(graph).graph
     host = divide(graph, lambda program: refused(program, chosen)).host_nodes
     steps = tuple(HostStep(node.name, label(node.op), node.origin, reason) for node, reason in host)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,33 +44,44 @@ class Comparison:
         }
 
 
-def compare(engine: Engine, model: str, feeds: Arrays, runtime: str, tolerance: Tolerance) -> Comparison:
+def compare(
+    engine: Engine,
+    model: str,
+    feeds: Arrays,
+    runtime: str,
+    tolerance: Tolerance,
+    *,
+    weights: str | None = None,
+    outputs: Sequence[str] | None = None,
+) -> Comparison:
     """Run `engine` and `runtime` ("onnxruntime", or "reference": the model as it was imported, in NumPy) on `feeds`.
 
-    `model` is the path of the ONNX file that the engine was built from. Raises BuildError B111 for an unknown runtime,
-    TensorwrightError T112 when the runtime is not installed or cannot run the model.
+    `model`, `weights` and `outputs` are what the engine was built from; onnxruntime reads ONNX only. Raises BuildError
+    B111 for an unknown runtime, TensorwrightError T112 when the runtime is not installed or cannot run the model.
     """
     run = _RUNTIMES.get(runtime)
     if run is None:
         raise BuildError(
             f"cannot compare with {runtime!r}", do=f"name one of {', '.join(_RUNTIMES)} after --with", code="B111"
         )
-    expected = run(model, feeds)
+    expected = run(model, feeds, weights, outputs)
     found = engine.run(feeds)
-    outputs = tuple(difference(info.name, found[info.name], expected[info.name], tolerance) for info in engine.outputs)
-    return Comparison(runtime, tolerance, outputs, found)
+    results = tuple(difference(info.name, found[info.name], expected[info.name], tolerance) for info in engine.outputs)
+    return Comparison(runtime, tolerance, results, found)
 
 
-def reference_outputs(model: str, feeds: Arrays) -> Arrays:
+def reference_outputs(
+    model: str, feeds: Arrays, weights: str | None = None, outputs: Sequence[str] | None = None
+) -> Arrays:
     """What the model gives as it was imported, unoptimised, in NumPy."""
     from tensorwright.builder import build
 
     shapes = {name: array.shape for name, array in feeds.items()}
-    with build(model, target="reference", shapes=shapes) as engine:
+    with build(model, target="reference", weights=weights, outputs=outputs, shapes=shapes) as engine:
         return engine.run(feeds)
 
 
-def _onnxruntime(model: str, feeds: Arrays) -> Arrays:
+def _onnxruntime(model: str, feeds: Arrays, weights: str | None, outputs: Sequence[str] | None) -> Arrays:
     try:
         import onnxruntime
     except ImportError as error:
@@ -80,11 +91,18 @@ def _onnxruntime(model: str, feeds: Arrays) -> Arrays:
             do="pip install 'tensorwright[bench]', or compare with the reference",
             code="T112",
         ) from error
+    if weights is not None or not model.endswith(".onnx"):
+        raise TensorwrightError(
+            "onnxruntime reads ONNX models only",
+            where=model,
+            do="compare with the reference: the model as it was imported, in NumPy",
+            code="T112",
+        )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
+        names = list(outputs or (output.name for output in session.get_outputs()))
         results = session.run(names, dict(feeds))
     except Exception as error:  # its exceptions have no common base
         raise TensorwrightError(
@@ -97,4 +115,5 @@ def _onnxruntime(model: str, feeds: Arrays) -> Arrays:
     return {name: np.asarray(array) for name, array in zip(names, results, strict=True)}
 
 
-_RUNTIMES: Mapping[str, Callable[[str, Arrays], Arrays]] = {"onnxruntime": _onnxruntime, "reference": reference_outputs}
+_Run = Callable[[str, Arrays, "str | None", "Sequence[str] | None"], Arrays]
+_RUNTIMES: Mapping[str, _Run] = {"onnxruntime": _onnxruntime, "reference": reference_outputs}

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The builder that importer functions write to: it also follows shapes that are computed from symbolic dims."""
+"""The builder that importer functions of every format write to: it also follows shapes that are computed from symbolic
+dims."""
 
 from __future__ import annotations
 
@@ -8,8 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tensorwright.importers.onnx.external import TensorData
-from tensorwright.importers.onnx.shape_values import Contents, contents_of
+from tensorwright.importers.shape_values import Contents, contents_of
 from tensorwright.ir.dims import Dim, SymDim, Undecided
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Op
@@ -26,13 +26,11 @@ class DataDependentError(Exception):
 class Builder(NetworkBuilder):
     """A NetworkBuilder that knows the elements of shape computations even when they are symbolic.
 
-    `data` has the bytes of the model's tensors. `data_symbols` are the dims that only
-    the data decides, at run: the results of host steps have them.
+    `data_symbols` are the dims that only the data decides, at run: the results of host steps have them.
     """
 
-    def __init__(self, name: str, data: TensorData | None = None, around: Builder | None = None) -> None:
+    def __init__(self, name: str, around: Builder | None = None) -> None:
         super().__init__(name, around)
-        self.data = data or TensorData(None)
         self.data_symbols: set[str] = set()
         self._contents: dict[Value, Contents] = {}
 

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from tensorwright.errors import ModelError, UnsupportedError
 
 _NAMES_SHOWN = 5
-_CHECKER = "onnx.checker.check_model shows what else it finds"
 
 
 class Problems:
-    """Refusals (what this version cannot run) and mistakes (what is wrong in the model)."""
+    """Refusals (what this version cannot run) and mistakes (what is wrong in the model).
 
-    def __init__(self) -> None:
+    `unit` is what the format calls its parts ("node", "layer"); `remedy` what helps against mistakes.
+    """
+
+    def __init__(self, unit: str, remedy: str) -> None:
+        self._unit, self._remedy = unit, remedy
         self._refusals: dict[tuple[str, str, str], list[str]] = {}  # (op or kind, reason, what to do) -> names
         self._mistakes: list[str] = []
 
@@ -23,7 +26,7 @@ class Problems:
         self._refusals.setdefault((kind, reason, do), []).append(name)
 
     def mistake(self, text: str) -> None:
-        """Something in the model contradicts itself or ONNX."""
+        """Something in the model contradicts itself or its format."""
         self._mistakes.append(text)
 
     @property
@@ -37,7 +40,7 @@ class Problems:
             kinds = len({kind for kind, _, _ in self._refusals})
             names = sum(map(len, self._refusals.values()))
             raise UnsupportedError(
-                f"{_plural(names, 'node')} of {_plural(kinds, 'kind')} cannot be imported",
+                f"{_plural(names, self._unit)} of {_plural(kinds, 'kind')} cannot be imported",
                 where=where,
                 code="M201",
                 problems=[_described(*key[:2], names) for key, names in self._refusals.items()] + self._mistakes,
@@ -49,7 +52,7 @@ class Problems:
                 where=where,
                 why=self._mistakes,
                 code="M104",
-                do=f"correct the model where it is exported; {_CHECKER}",
+                do=self._remedy,
             )
 
 

@@ -178,7 +178,7 @@ class ResizeLayer(Layer):
 
     def emit(self, b: NetworkBuilder, inputs: Sequence[Value | None]) -> Value:
         x = present(inputs)
-        sizes, scales = self._target(x.type.static_shape)
+        sizes, scales = self._target(x.type.shape)
         op = Resize(
             _MODES[self.resize_mode],
             sizes,
@@ -190,19 +190,30 @@ class ResizeLayer(Layer):
         )
         return b.add(op, x)
 
-    def _target(self, shape: Ints) -> tuple[Ints, tuple[float, ...]]:
+    def _target(self, shape: tuple[Dim, ...]) -> tuple[tuple[Dim, ...], tuple[float | None, ...]]:
+        """The sizes, and the scales that coordinates use; None is the quotient of sizes that only a run knows."""
         if bool(self.scales) == (self.shape is not None):
             raise ValueError("set either shape or scales")
         if self.shape is not None:
             if len(self.shape) != len(shape) or 0 in shape:
                 raise ValueError(f"shape {self.shape} cannot be made from {shape}")
-            return self.shape, tuple(out / size for out, size in zip(self.shape, shape, strict=True))
+            return self.shape, tuple(
+                out / size if isinstance(size, int) else None for out, size in zip(self.shape, shape, strict=True)
+            )
         if len(self.scales) > len(shape):
             raise ValueError(f"scales {self.scales} do not fit {shape}")
         scales = (1.0,) * (len(shape) - len(self.scales)) + self.scales
-        return tuple(int(size * scale) for size, scale in zip(shape, scales, strict=True)), scales
+        return tuple(_scaled(size, scale) for size, scale in zip(shape, scales, strict=True)), scales
 
     def _coordinates(self) -> str:
         if self.coordinate_transformation is not ResizeCoordinateTransformation.HALF_PIXEL:
             return self.coordinate_transformation.name.lower()
         return "half_pixel" if self.selector_for_single_pixel is ResizeSelector.FORMULA else "pytorch_half_pixel"
+
+
+def _scaled(size: Dim, scale: float) -> Dim:
+    if isinstance(size, int):
+        return int(size * scale)
+    if scale != int(scale):
+        raise ValueError(f"the scale {scale} of the open size {size} must be an integer")
+    return size * int(scale)

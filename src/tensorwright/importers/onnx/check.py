@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from onnx import GraphProto, NodeProto
 
 from tensorwright.errors import ModelError
+from tensorwright.importers.files import check_wanted
 from tensorwright.importers.onnx.load import LoadedModel
 from tensorwright.importers.onnx.prepare import domain_of
 from tensorwright.importers.onnx.scope import names_read
@@ -42,21 +43,7 @@ def needed_nodes(model: LoadedModel, outputs: Sequence[str] | None) -> list[Node
     given = _given_names(graph, problems)
     producer = _producers(graph, given, problems)
     if outputs is not None:
-        unknown = [name for name in outputs if name not in producer and name not in given]
-        if unknown or not outputs:
-            raise ModelError(
-                f"outputs= names {', '.join(map(repr, unknown)) or 'nothing'}, which the model does not compute",
-                where=model.where,
-                code="M107",
-                do=f"choose tensors of the model, such as {', '.join(list(producer)[-5:])}",
-            )
-    if outputs is not None and _repeated(outputs):
-        raise ModelError(
-            f"outputs= names {', '.join(map(repr, _repeated(outputs)))} more than once",
-            where=model.where,
-            code="M107",
-            do="name each tensor once",
-        )
+        check_wanted(outputs, [*given, *producer], model.where)
     order = _sorted(outputs if outputs is not None else [o.name for o in graph.output], given, producer, problems)
     if problems:
         raise ModelError(

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from onnx import ValueInfoProto
 
 from tensorwright.importers.onnx.load import LoadedModel
-from tensorwright.importers.onnx.problems import Problems
 from tensorwright.importers.onnx.tensors import NO_NUMBERS, UnsupportedTypeError, declared_type, kind_of
+from tensorwright.importers.problems import Problems
 from tensorwright.importers.sizes import symbol_bindings
 from tensorwright.ir.dims import Dim, SymDim, substitute
 from tensorwright.ir.types import ObjectType, TensorType

@@ -2,13 +2,11 @@
 """Takes the large initializers out of a model before protobuf copies them.
 
 What is left is a small model in which they are external data at the location `LIFTED`; the bytes stay where they
-are, in the mapped file or the caller's memory. Encoding: protobuf.dev/programming-guides/encoding; the field numbers
-are those of onnx.proto.
+are, in the mapped file or the caller's memory. The field numbers are those of onnx.proto.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -16,6 +14,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 from onnx import GraphProto, ModelProto, TensorProto
 
 from tensorwright.importers.onnx.external import LIFTED
+from tensorwright.importers.wire import BYTES, MalformedError, fields, varint
 from tensorwright.ir.op import Array
 from tensorwright.memory import filed
 
@@ -25,11 +24,6 @@ SMALLEST: Final = 64 << 10
 _GRAPH, _INITIALIZER = 7, 5  # fields of ModelProto and GraphProto
 _DATA_TYPE, _RAW_DATA = 2, 9  # fields of TensorProto
 _TEXT_OR_COMPLEX: Final = (TensorProto.STRING, TensorProto.COMPLEX64, TensorProto.COMPLEX128)
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
-
-
-class MalformedError(ValueError):
-    """The bytes are no protobuf message."""
 
 
 def lift(data: Array) -> tuple[bytes, list[Array]]:
@@ -39,10 +33,10 @@ def lift(data: Array) -> tuple[bytes, list[Array]]:
     """
     lifted: list[Array] = []
     model = bytearray()
-    for field, start, body, end in _fields(data, 0, data.size):
+    for field, _, start, body, end in fields(data, 0, data.size):
         if field == _GRAPH and end - body >= SMALLEST:
             graph = _graph(data, body, end, lifted)
-            model += _varint(_GRAPH << 3 | _BYTES) + _varint(len(graph)) + graph
+            model += varint(_GRAPH << 3 | BYTES) + varint(len(graph)) + graph
         else:
             model += data[start:end].data
     return bytes(model), lifted
@@ -50,19 +44,19 @@ def lift(data: Array) -> tuple[bytes, list[Array]]:
 
 def _graph(data: Array, start: int, end: int, lifted: list[Array]) -> bytearray:
     graph = bytearray()
-    for field, first, body, last in _fields(data, start, end):
+    for field, _, first, body, last in fields(data, start, end):
         if field == _INITIALIZER and last - body >= SMALLEST:
             tensor = _tensor(data, body, last, lifted)
-            graph += _varint(_INITIALIZER << 3 | _BYTES) + _varint(len(tensor)) + tensor
+            graph += varint(_INITIALIZER << 3 | BYTES) + varint(len(tensor)) + tensor
         else:
             graph += data[first:last].data
     return graph
 
 
 def _tensor(data: Array, start: int, end: int, lifted: list[Array]) -> bytes:
-    fields = list(_fields(data, start, end))
-    raw = [(body, last) for field, _, body, last in fields if field == _RAW_DATA]
-    kept = b"".join(data[first:last].tobytes() for field, first, _, last in fields if field != _RAW_DATA)
+    found = list(fields(data, start, end))
+    raw = [(body, last) for field, _, _, body, last in found if field == _RAW_DATA]
+    kept = b"".join(data[first:last].tobytes() for field, _, first, _, last in found if field != _RAW_DATA)
     if len(raw) != 1 or raw[0][1] - raw[0][0] < SMALLEST:
         return data[start:end].tobytes()
     try:
@@ -129,47 +123,3 @@ def _refer(tensor: TensorProto, index: int) -> None:
     del tensor.external_data[:]
     tensor.external_data.add(key="location", value=LIFTED)
     tensor.external_data.add(key="offset", value=str(index))
-
-
-# -- encoding ---------------------------------------------------------------------------------------
-def _fields(data: Array, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(field number, start, start of the content, end) of each field of the message in data[start:end]."""
-    at = start
-    while at < end:
-        tag, body = _read_varint(data, at, end)
-        kind, last = tag & 7, body
-        if kind == _VARINT:
-            last = _read_varint(data, body, end)[1]
-        elif kind == _BYTES:
-            size, body = _read_varint(data, body, end)
-            last = body + size
-        elif kind in (_FIXED32, _FIXED64):
-            last = body + (4 if kind == _FIXED32 else 8)
-        else:
-            raise MalformedError(f"wire type {kind} at {at}")
-        if last > end or tag >> 3 == 0:
-            raise MalformedError(f"field {tag >> 3} at {at} ends at {last}, after {end}")
-        yield tag >> 3, at, body, last
-        at = last
-
-
-def _read_varint(data: Array, at: int, end: int) -> tuple[int, int]:
-    """(number, position after it)."""
-    number = shift = 0
-    while True:
-        if at >= end or shift > 63:
-            raise MalformedError(f"a number at {at} does not end")
-        byte = int(data[at])
-        number |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return number, at
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

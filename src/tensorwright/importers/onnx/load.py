@@ -13,22 +13,14 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
 from tensorwright.errors import ModelError
+from tensorwright.importers.files import check_format, mapped
 from tensorwright.importers.onnx.external import TensorData
-from tensorwright.importers.onnx.lift import MalformedError, lift, lift_proto
+from tensorwright.importers.onnx.lift import lift, lift_proto
 from tensorwright.importers.onnx.prepare import opset_of, prepared
+from tensorwright.importers.wire import MalformedError
 from tensorwright.ir.op import Array
-from tensorwright.memory import map_file
 
 _IN_MEMORY = "ONNX model in memory"
-
-_OTHER_FORMATS = (
-    (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to get the file itself"),
-    (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint: export it to ONNX with torch.onnx.export"),
-    (b"\x89HDF", "an HDF5 file, perhaps a Keras model: convert it with tf2onnx"),
-    (b"<!DOCTYPE", "a web page: the download went wrong"),
-    (b"<html", "a web page: the download went wrong"),
-    (b"\x1f\x8b", "a gzip archive: unpack it first"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +72,7 @@ def _bytes(model: str | os.PathLike[str] | bytes) -> tuple[Array, str, pathlib.P
     if isinstance(model, bytes):
         return np.frombuffer(model, np.uint8), _IN_MEMORY, None
     path = pathlib.Path(model)
-    return _read(path), str(path), path.parent
+    return mapped(path), str(path), path.parent
 
 
 def _check(proto: ModelProto, where: str) -> None:
@@ -119,33 +111,8 @@ def _texts(proto: ModelProto) -> Iterator[str]:
             yield from (attribute.name, attribute.ref_attr_name, attribute.t.name)
 
 
-def _read(path: pathlib.Path) -> Array:
-    try:
-        return map_file(path)
-    except FileNotFoundError as error:
-        raise ModelError(
-            "the model file does not exist",
-            where=str(path),
-            why=f"looked in {path.absolute().parent}",
-            code="M101",
-            do="check the path",
-        ) from error
-    except OSError as error:
-        raise ModelError(
-            "the model file cannot be read",
-            where=str(path),
-            why=error.strerror or str(error),
-            code="M101",
-            do="give the path of a readable .onnx file",
-        ) from error
-
-
 def _parse(data: bytes, where: str) -> ModelProto:
-    if not data:
-        raise ModelError("the model file is empty", where=where, code="M102", do="copy or export the model again")
-    for magic, meaning in _OTHER_FORMATS:
-        if data.startswith(magic):
-            raise ModelError("the file is not an ONNX model", where=where, why=f"it is {meaning}", code="M103")
+    check_format(data, where, "an ONNX model")
     proto = ModelProto()
     try:
         proto.ParseFromString(data)

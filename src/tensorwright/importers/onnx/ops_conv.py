@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from tensorwright.importers.onnx.builder import Builder
 from tensorwright.importers.onnx.node import OnnxNode, OnnxOp, Result, onnx_op
-from tensorwright.importers.onnx.windows import Window, read_window, split_padding
+from tensorwright.importers.onnx.windows import Window, read_window
+from tensorwright.importers.windows import split_padding
 from tensorwright.ir.dims import Dim
 from tensorwright.ir.graph import Value
 from tensorwright.ops.conv import Convolution, Deconvolution

@@ -24,14 +24,16 @@ from tensorwright.importers.onnx.prepare import (
     op_key,
     schema_of,
 )
-from tensorwright.importers.onnx.problems import Problems
 from tensorwright.importers.onnx.registry import NEWEST_OPSET, OLDEST_OPSET, VERSIONS, find_op
 from tensorwright.importers.onnx.scope import names_read, renamed_body
 from tensorwright.importers.onnx.tensors import NO_NUMBERS, UnsupportedTypeError, array_of, declared_type
+from tensorwright.importers.problems import Problems
 from tensorwright.ir.dims import SymDim, substitute
 from tensorwright.ir.graph import Graph, Value
 from tensorwright.ir.types import ObjectType, TensorType
 from tensorwright.shapes import Range
+
+_REMEDY = "correct the model where it is exported; onnx.checker.check_model shows what else it finds"
 
 
 def import_onnx(
@@ -72,7 +74,7 @@ class GraphReader:
         self.initializers = {t.name: t for t in proto.initializer}
         self.read_names = {name for node in nodes for name in names_read(node)} | set(outputs)
         self.values: dict[str, Value | None] = {}  # None: could not be imported, and was reported
-        self.problems = Problems()
+        self.problems = Problems("node", _REMEDY)
         self.opsets = {"" if o.domain in DEFAULT_DOMAINS else o.domain: o.version for o in model.proto.opset_import}
         self.host_steps = HostSteps(model.proto, builder) if host_ops else None
         self.prefixes: set[str] = set()  # of names inside the bodies read so far

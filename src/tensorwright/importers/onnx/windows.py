@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tensorwright.importers.onnx.node import OnnxNode
+from tensorwright.importers.windows import same_padding
 from tensorwright.ir.dims import Dim
 
 
@@ -52,12 +53,6 @@ def read_window(n: OnnxNode, spatial: tuple[Dim, ...], kernel: tuple[int, ...]) 
     return Window(kernel, strides, dilations, pads)
 
 
-def split_padding(total: int, *, upper: bool) -> tuple[int, int]:
-    """Begin and end padding of `total`; an odd one goes to the end when `upper`."""
-    small, large = total // 2, total - total // 2
-    return (small, large) if upper else (large, small)
-
-
 def _positive(n: OnnxNode, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
     return _checked(name, n.ints(name) or default, default)
 
@@ -72,13 +67,11 @@ def _same_pads(n: OnnxNode, window: Window, spatial: tuple[Dim, ...], *, upper: 
     """Padding that gives ceil(size / stride) outputs on each axis."""
     pairs = []
     for size, stride, extent in zip(spatial, window.strides, window.extents, strict=True):
-        if stride == 1:  # any size: the window may start everywhere
-            pairs.append(split_padding(extent - 1, upper=upper))
-        elif isinstance(size, int):
-            pairs.append(split_padding(max((-(-size // stride) - 1) * stride + extent - size, 0), upper=upper))
-        else:
+        pair = same_padding(size, extent, stride, upper=upper)
+        if pair is None:
             n.refuse(
                 f"auto_pad SAME with stride {stride} needs a known size, not {size}",
                 "give every input a fixed shape with shapes=",
             )
+        pairs.append(pair)
     return tuple(begin for begin, _ in pairs) + tuple(end for _, end in pairs)
