@@ -28,18 +28,18 @@ _OPTIONAL, _REPEATED = 1, 3
 _FIELD = re.compile(r"(?P<name>\w+) (?P<number>\d+) (?P<many>\*?)(?P<type>[\w<>]+)(?:=(?P<default>\S+))?")
 
 
-def messages(package: str, description: str, *, proto3: bool = False) -> Mapping[str, Any]:
+def messages(package: str, description: str) -> Mapping[str, Any]:
     """The message classes that `description` describes, by name, in a pool of their own.
 
     A line `Name: field number type, field number *type=default, ...` is a message; `*` means repeated, and
-    `map<Key>` a map from text to message Key. A line `enum Name: MEMBER number, ...` is an enum. What is indented
+    `map<Name>` a map from text to Name. A line `enum Name: MEMBER number, ...` is an enum. What is indented
     continues the line before. Types are protobuf's scalars, or names of other lines.
     """
     lines = re.sub(r"\n\s+", " ", description.strip()).splitlines()
     parsed = [line.partition(":")[::2] for line in lines if line.strip()]
     enums = {head.split()[1] for head, _ in parsed if head.startswith("enum ")}
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package)
-    file.syntax = "proto3" if proto3 else "proto2"
+    file.syntax = "proto2"  # every field says whether it was there
     names = []
     for head, body in parsed:
         parts = [part.strip() for part in body.split(",") if part.strip()]
@@ -74,8 +74,11 @@ def _add_field(message: Any, text: str, package: str, enums: set[str]) -> None:
         entry = message.nested_type.add(name=_entry_name(match["name"]))
         entry.options.map_entry = True
         entry.field.add(name="key", number=1, label=_OPTIONAL, type=_SCALARS["string"])
-        value = entry.field.add(name="value", number=2, label=_OPTIONAL, type=_MESSAGE)
-        value.type_name = f".{package}.{kind[4:-1]}"
+        value = entry.field.add(name="value", number=2, label=_OPTIONAL)
+        if kind[4:-1] in _SCALARS:
+            value.type = _SCALARS[kind[4:-1]]
+        else:
+            value.type, value.type_name = _MESSAGE, f".{package}.{kind[4:-1]}"
         field.type, field.type_name = _MESSAGE, f".{package}.{message.name}.{entry.name}"
     elif kind in _SCALARS:
         field.type = _SCALARS[kind]

@@ -8,8 +8,10 @@ import dataclasses
 import numpy as np
 
 from tensorwright.ir.graph import Edit, Graph, Node, Value, union_origins
+from tensorwright.ops.activation import Clip, Relu, Sigmoid
 from tensorwright.ops.conv import Convolution
 from tensorwright.ops.index import Gather
+from tensorwright.ops.pool import AveragePool, MaxPool
 from tensorwright.ops.shape import Concat, Expand, Pad, Reshape, Slice, Tile, Transpose
 from tensorwright.passes.base import Rewrite, forward, rule
 from tensorwright.passes.match import made_by, operands
@@ -166,11 +168,12 @@ def pad_into_nothing(graph: Graph, node: Node) -> Edit | None:
     return forward(node, operands(node)[0], "it adds nothing") if nothing else None
 
 
-@rule(on=Convolution, name="zero_pad_into_conv")
-def zero_pad_into_conv(graph: Graph, node: Node) -> Edit | None:
-    """Zero padding of spatial dims before a convolution becomes the convolution's own."""
+@rule(on=(Convolution, MaxPool, AveragePool), name="zero_pad_into_window")
+def zero_pad_into_window(graph: Graph, node: Node) -> Edit | None:
+    """Zero padding of spatial dims before a convolution or pool becomes the op's own: before a maximum where nothing is
+    negative, before an average that counts its padding, or has none."""
     pad = made_by(graph, node.inputs[0], Pad)
-    if pad is None or not isinstance(pad.op, Pad) or not isinstance(node.op, Convolution):
+    if pad is None or not isinstance(pad.op, Pad) or not isinstance(node.op, Convolution | MaxPool | AveragePool):
         return None
     rank = len(pad.op.pads) // 2
     begins, ends = pad.op.pads[:rank], pad.op.pads[rank:]
@@ -178,10 +181,32 @@ def zero_pad_into_conv(graph: Graph, node: Node) -> Edit | None:
     if pad.op.mode != "constant" or pad.op.value != 0 or outside_space or min(pad.op.pads) < 0:
         return None
     pads = tuple(a + b for a, b in zip(node.op.pads, (*begins[2:], *ends[2:]), strict=True))
+    op = dataclasses.replace(node.op, pads=pads)
+    if isinstance(op, MaxPool | AveragePool):
+        whole = all(p < k for p, k in zip(pads, op.kernel * 2, strict=True)) and not op.ceil_mode
+        if not whole or (isinstance(op, MaxPool) and not _is_not_negative(graph, pad.inputs[0])):
+            return None
+        if isinstance(op, AveragePool):
+            if any(node.op.pads) and not op.count_include_pad:
+                return None
+            op = dataclasses.replace(op, count_include_pad=True)
     new = Rewrite(graph, node)
-    origin = node.origin + pad.origin
-    new.finish(dataclasses.replace(node.op, pads=pads), pad.inputs[0], *node.inputs[1:], origin=origin)
-    return new.edit(node, because="a convolution pads with zeros itself")
+    new.finish(op, pad.inputs[0], *node.inputs[1:], origin=node.origin + pad.origin)
+    return new.edit(node, because="the op pads with zeros itself, or never takes its padding")
+
+
+def _is_not_negative(graph: Graph, value: Value | None, depth: int = 4) -> bool:
+    """Whether activations made the value that have no negative results; ops that only choose elements do not matter."""
+    maker = graph.producer(value)
+    if maker is None or depth == 0:
+        return False
+    if isinstance(maker.op, Clip):
+        return maker.op.low is not None and maker.op.low >= 0
+    if isinstance(maker.op, Relu | Sigmoid):
+        return True
+    if not isinstance(maker.op, Concat | MaxPool | AveragePool | Slice | Transpose):
+        return False
+    return all(_is_not_negative(graph, v, depth - 1) for v in maker.inputs)
 
 
 @rule(on=Tile, name="tile_into_nothing")
@@ -250,7 +275,7 @@ RULES = (
     concat_pair_into_one,
     adjacent_slices_into_one,
     pad_into_nothing,
-    zero_pad_into_conv,
+    zero_pad_into_window,
     tile_into_nothing,
     gather_of_run_into_slice,
 )
