@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the pages of this folder that follow from the source: errors.md, knobs.md and onnx-support.md.
+"""Write the pages of this folder that follow from the source: errors.md, knobs.md and what is known of formats.
 
     make docs
 
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onnx_support import onnx_support_page
+from tensorflow_support import tensorflow_support_page
 from tensorwright import errors, knobs
 
 DOCS = pathlib.Path(__file__).resolve().parent
@@ -130,7 +131,12 @@ def knobs_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"errors.md": errors_page, "knobs.md": knobs_page, "onnx-support.md": onnx_support_page}
+PAGES = {
+    "errors.md": errors_page,
+    "knobs.md": knobs_page,
+    "onnx-support.md": onnx_support_page,
+    "tensorflow-support.md": tensorflow_support_page,
+}
 
 
 def main() -> None:
