@@ -29,8 +29,8 @@ from tensorwright.ops.host import OnnxHost
 from tensorwright.ops.label import label
 from tensorwright.passes.pipeline import optimise
 from tensorwright.plan.interface import Equality
+from tensorwright.plan.plan import IMPORT_NOTES, Native, Plan
 from tensorwright.plan.plan import Choice as PlanChoice
-from tensorwright.plan.plan import Native, Plan
 from tensorwright.plan.scheduled import infos, schedule_of
 from tensorwright.runtime.engine import Engine
 from tensorwright.shapes import Range
@@ -116,7 +116,7 @@ def build(
         _LOG.warning("%s", note)
     if target == "reference":
         plans = [reference_plan(graph) for graph in graphs]
-        return Engine(replace(plans[0], profiles=tuple(plans[1:])), target=target, notes=notes)
+        return Engine(_whole(plans, notes), target=target)
     chosen = cpu_target(target)
     cache = TuningCache.open(timing_cache)
     limit = parse_bytes(workspace)
@@ -124,7 +124,14 @@ def build(
         make_plan(graph, Options(chosen, ranges, tune, threads, limit, cache, progress, host_steps))
         for graph, ranges in zip(graphs, bounds, strict=True)
     ]
-    return Engine(replace(plans[0], profiles=tuple(plans[1:])), threads=threads, notes=[*notes, *cache.notes])
+    return Engine(_whole(plans, notes), threads=threads, notes=cache.notes)
+
+
+def _whole(plans: Sequence[Plan], notes: Sequence[str]) -> Plan:
+    """The plan of all profiles, with what the import had to say."""
+    first = plans[0]
+    report = {**first.report, IMPORT_NOTES: list(notes)} if notes else first.report
+    return replace(first, profiles=tuple(plans[1:]), report=report)
 
 
 def make_plan(graph: Graph, options: Options) -> Plan:

@@ -41,6 +41,9 @@ Json = dict[str, Any]
 
 _ALIGNMENT = 64  # of arrays inside a section
 
+IMPORT_NOTES = "import_notes"
+"""Where a plan's report has the lines that the importer wants the user to read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:

@@ -19,7 +19,7 @@ from tensorwright.backends.cpu.launch import LoadedProgram, cpu_code
 from tensorwright.errors import InputError, PlanError
 from tensorwright.ir.op import Array
 from tensorwright.plan.interface import TensorInfo
-from tensorwright.plan.plan import Plan, save_plan
+from tensorwright.plan.plan import IMPORT_NOTES, Plan, save_plan
 from tensorwright.plan.schedule import HostStep
 from tensorwright.runtime.context import Context
 from tensorwright.runtime.profile import StepTime, summarise
@@ -97,6 +97,8 @@ class Engine:
         """
         self._plan = plan
         self._program: LoadedProgram | SegmentedProgram = _program(plan, target, threads, where or plan.name)
+        said = plan.report.get(IMPORT_NOTES)
+        notes = (*(map(str, said) if isinstance(said, list) else ()), *notes)
         self._host_steps = plan.schedule.host_steps if plan.schedule is not None and target != "reference" else ()
         if self._host_steps:
             notes = (*notes, _host_note(self._host_steps))

@@ -14,7 +14,13 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Layers = Sequence[tuple[str, Mapping[str, object]]]
 
-OTHER_NAMES = {"conv": "convolutional", "deconv": "deconvolutional", "conn": "connected", "max": "maxpool"}
+OTHER_NAMES = {
+    "conv": "convolutional",
+    "deconv": "deconvolutional",
+    "conn": "connected",
+    "max": "maxpool",
+    "lrn": "normalization",
+}
 
 
 def cfg_text(layers: Layers, shape: Sequence[int]) -> str:
@@ -48,7 +54,7 @@ class Oracle:
         self.layers, self.rng, self.transpose = layers, rng, transpose
         self.numbers = np.zeros(0, np.float32)
         self.used = 0
-        self.run(np.zeros(shape, np.float32))
+        self.run(np.ones(shape, np.float32))
 
     def run(self, x: Array) -> list[Array]:
         self.used, self.results = 0, list[Array]()
@@ -200,6 +206,48 @@ class Oracle:
 
     def sam(self, x: Array, o: Mapping[str, str]) -> Array:
         return activate(x * self.before(o["from"])[0], o.get("activation", "linear"))
+
+    # -- rare kinds ---------------------------------------------------------------------------------
+    def batchnorm(self, x: Array, o: Mapping[str, str]) -> Array:
+        return self.finish(x.copy(), np.zeros(len(x)), self.statistics(len(x)), {"activation": "linear"})
+
+    def normalization(self, x: Array, o: Mapping[str, str]) -> Array:
+        size, squared = int(o.get("size", "5")), float(o.get("alpha", ".0001")) * x**2
+        norms = np.full(x.shape, float(o.get("kappa", "1")))
+        norms[0] += squared[: size // 2].sum(0)
+        for k in range(1, len(x)):
+            norms[k] = norms[k - 1]
+            if k - (size - 1) // 2 - 1 >= 0:
+                norms[k] -= squared[k - (size - 1) // 2 - 1]
+            if k + size // 2 < len(x):
+                norms[k] += squared[k + size // 2]
+        return x * norms ** -float(o.get("beta", ".75"))
+
+    def l2norm(self, x: Array, o: Mapping[str, str]) -> Array:
+        out = x.copy()
+        for i, j in np.ndindex(x.shape[1:]):
+            out[:, i, j] /= math.sqrt(sum(v * v for v in x[:, i, j]))
+        return out
+
+    def local(self, x: Array, o: Mapping[str, str]) -> Array:
+        n, size, stride, pad = (
+            int(o.get(k, d)) for k, d in (("filters", "1"), ("size", "1"), ("stride", "1"), ("pad", "0"))
+        )
+        c, h, w = x.shape
+        out_h, out_w = ((side - (1 if pad else size)) // stride + 1 for side in (h, w))
+        out = self.take(n, out_h, out_w)
+        kernel = self.take(out_h, out_w, n, c, size, size)
+        for f, i, j, k, u, v in np.ndindex(n, out_h, out_w, c, size, size):
+            row, col = i * stride + u - pad, j * stride + v - pad
+            if 0 <= row < h and 0 <= col < w:
+                out[f, i, j] += kernel[i, j, f, k, u, v] * x[k, row, col]
+        return activate(out, o.get("activation", "logistic"))
+
+    def detection(self, x: Array, o: Mapping[str, str]) -> Array:
+        out, classes = x.reshape(-1).copy(), int(o["classes"])
+        for cell in range(int(o["side"]) ** 2 if int(o.get("softmax", "0")) else 0):
+            out[cell * classes : (cell + 1) * classes] = softmax(out[cell * classes : (cell + 1) * classes])
+        return out
 
     # -- elementwise ----------------------------------------------------------------------------
     def activation(self, x: Array, o: Mapping[str, str]) -> Array:

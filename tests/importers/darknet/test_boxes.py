@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,17 @@ def test_one_sure_object_is_found_where_it_is(tmp_path: pathlib.Path) -> None:
 def test_nothing_found_is_an_empty_list(tmp_path: pathlib.Path) -> None:
     (tmp_path / "net.cfg").write_text(cfg_text([layer_of("yolo", YOLO)], (3, 64, 96)))
     assert decode(tmp_path / "net.cfg", {"yolo_0": np.zeros((2, 16, 2, 3), np.float32)}) == [[], []]
+
+
+def test_endless_boxes_are_told_apart_and_nan_is_no_object(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "net.cfg").write_text(cfg_text([layer_of("yolo", YOLO)], (3, 64, 96)))
+    maps = np.zeros((1, 16, 1, 3), np.float32)
+    maps[0, :8, 0, 0] = maps[0, :8, 0, 1] = [0.5, 0.5, 999, 999, 0.9, 0, 1, 0]
+    maps[0, :8, 0, 2] = [0.5, 0.5, 0, 0, np.nan, 0, 1, 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        (found,) = decode(tmp_path / "net.cfg", {"yolo_0": maps})
+    assert [d.width for d in found] == [np.inf, np.inf]
 
 
 @pytest.mark.parametrize("maps", [{}, {"yolo_1": np.zeros((1, 16, 2, 2))}, {"yolo_0": np.zeros((1, 15, 2, 2))}])

@@ -121,7 +121,21 @@ LAST: dict[str, tuple[Layers, tuple[int, ...]]] = {
     "region_coords": ([conv(33, 1), ("region", {**REGION, "coords": 6, "softmax": 1})], (2, 3, 4)),
 }
 
-CASES = {**CONVOLUTIONS, **RESAMPLED, **JOINED, **LAST}
+V1 = {"classes": 3, "coords": 4, "num": 2, "side": 2}
+
+RARE: dict[str, tuple[Layers, tuple[int, ...]]] = {
+    "batchnorm": ([("batchnorm", {}), conv(3), ("batchnorm", {})], (2, 4, 3)),
+    "normalization": ([("normalization", {"alpha": 0.3, "kappa": 2})], (9, 2, 3)),
+    "normalization_even": ([("lrn", {"alpha": 0.1, "beta": 0.5, "kappa": 3, "size": 4}), ("lrn", {})], (7, 2, 2)),
+    "normalization_wide": ([("lrn", {"alpha": 0.1, "size": 9})], (4, 2, 2)),
+    "l2norm": ([("l2norm", {})], (5, 3, 4)),
+    "local": ([("local", {"filters": 3, "size": 3, "pad": 1, "activation": "leaky"})], (2, 4, 5)),
+    "local_strided": ([("local", {"filters": 2, "size": 2, "stride": 2}), ("local", {"filters": 4})], (3, 5, 4)),
+    "detection": ([("connected", {"output": 52}), ("detection", {**V1, "rescore": 1, "forced": 0})], (3, 2, 2)),
+    "detection_softmax": ([("connected", {"output": 52}), ("detection", {**V1, "softmax": 1})], (3, 2, 2)),
+}
+
+CASES = {**CONVOLUTIONS, **RESAMPLED, **JOINED, **LAST, **RARE}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -125,6 +125,28 @@ def test_header_of_every_version_is_read(tmp_path: pathlib.Path, version: tuple[
     np.testing.assert_allclose(found[0], oracle.run(x[0])[-1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("revision", [0, 5])
+def test_small_variances_are_normalised_as_by_the_program_that_wrote_the_file(
+    tmp_path: pathlib.Path, revision: int
+) -> None:
+    layers: Layers = [("convolutional", {"filters": 2, "batch_normalize": 1, "activation": "linear"})]
+    numbers = np.array([0, 0, 1, 1, 0, 0, 1e-4, 1e-12, 1, 1], np.float32)  # biases, scales, means, variances, kernel
+    cfg, weights = write(tmp_path, layers, (1, 1, 1), numbers)
+    pathlib.Path(weights).write_bytes(struct.pack("<iiiq", 0, 2, revision, 0) + numbers.tobytes())
+    found = tw.build(cfg, weights=weights, target="reference")(np.ones((1, 1, 1, 1), np.float32))
+    variance = numbers[6:8].astype(np.float64)
+    deviation = np.sqrt(variance + 0.00001) if revision else np.sqrt(variance) + 0.000001
+    np.testing.assert_allclose(found.reshape(2), 1 / deviation, rtol=1e-5)
+
+
+def test_batchnorm_of_the_fork_has_biases(tmp_path: pathlib.Path) -> None:
+    numbers = np.array([7, 8, 1, 2, 0, 1, 4 - 1e-5, 1 - 1e-5], np.float32)  # biases, scales, means, variances
+    cfg, weights = write(tmp_path, [("batchnorm", {})], (2, 1, 1), numbers)
+    pathlib.Path(weights).write_bytes(struct.pack("<iiiq", 0, 2, 5, 0) + numbers.tobytes())
+    found = tw.build(cfg, weights=weights, target="reference")(np.full((1, 2, 1, 1), 3, np.float32))
+    np.testing.assert_allclose(found.reshape(2), [7 + 3 / 2, 8 + 2 * (3 - 1)], rtol=1e-6)
+
+
 def test_without_weights_they_are_random_the_same_and_said(tmp_path: pathlib.Path) -> None:
     (tmp_path / "net.cfg").write_text(cfg_text(DETECTOR, (3, 6, 8)))
     notes: list[str] = []
@@ -181,13 +203,13 @@ def test_everything_unsupported_is_named_at_once(tmp_path: pathlib.Path) -> None
     error = refused(
         tmp_path,
         net(
-            "[local]\nsize=3\n[conv]\nactivation=sine\nxnor=1\nantialiasing=0\n[gru]\noutput=3\n[local]\n"
+            "[rnn]\noutput=3\n[conv]\nactivation=sine\nxnor=1\nantialiasing=0\n[gru]\noutput=3\n[rnn]\n"
             "[softmax]\ntree=words\nspatial=1\n[shortcut]\nfrom=-1\nweights_type=per_channel\n[conv]\nsize=x\n"
         ),
     )
     assert isinstance(error, UnsupportedError) and error.code == "M201"
     text = str(error)
-    for part in ("[local] (line 5, line 13), 2 times", "[gru]", "activation=sine", "xnor=1", "tree=words", "spatial=1"):
+    for part in ("[rnn] (line 5, line 13), 2 times", "[gru]", "activation=sine", "xnor=1", "tree=words", "spatial=1"):
         assert part in text
     assert "weights_type=per_channel" in text and "line 21: size=x of [conv] is not an integer" in text
     assert "antialiasing" not in text
@@ -200,6 +222,7 @@ def test_everything_unsupported_is_named_at_once(tmp_path: pathlib.Path) -> None
         (net(""), "no layer"),
         ("[conv]\nfilters=3\n", "not [net]"),
         ("filters=3\n[net]\ninputs=3\n[softmax]\n", "line 1: 'filters=3' stands before the first section"),
+        (net("[yolo]\nmask=0,3\nnum=3\n"), "[yolo] of line 5: mask=0,3 names anchors that are not among num=3"),
         (net("[conv]\nfilters\n"), "line 6: 'filters' is neither"),
         (net("[conv]\nfilters=\n"), "line 6"),
         (net("[conv]\nfilters=0\n"), "line 6: filters=0 of [conv] must be at least 1"),
@@ -234,9 +257,15 @@ def test_mistakes_of_the_text_give_m104(tmp_path: pathlib.Path, text: str, part:
         ("[reorg]\nstride=2\n", "reorg_0"),
         ("[crop]\ncrop_height=9\n", "crop_0"),
         ("[yolo]\nclasses=1\n", "yolo_0"),
-        ("[conv]\nfilters=6\n[yolo]\nclasses=1\nmask=3\n", "yolo_1"),
-        ("[conv]\nfilters=6\n[yolo]\nclasses=1\nanchors=1,2,3\n", "yolo_1"),
+        ("[conv]\nfilters=7\n[region]\nclasses=1\n", "region_1"),
         ("[conv]\nfilters=4\n[region]\nclasses=1\ncoords=2\n", "region_1"),
+        ("[local]\nsize=5\npad=1\n", "local_0"),
+        ("[detection]\nclasses=3\n", "detection_0"),
+        ("[softmax]\n[l2norm]\n", "l2norm_1"),
+        ("[yolo]\nnum=2147483647\n", "yolo_0"),
+        ("[upsample]\nstride=99999\n[local]\nsize=9999\npad=4999\n", "local_1"),
+        ("[upsample]\nstride=99999\n[conv]\nsize=2\n[shortcut]\nfrom=0\nalpha=2\n", "shortcut_2"),
+        ("[conv]\nfilters=99999\n[lrn]\n", "normalization_1"),
         ("[conv]\nfilters=2\n[sam]\nfrom=-1\n[conv]\n[sam]\nfrom=0\n", "sam_3"),
         ("[conv]\nfilters=2\n[scale_channels]\nfrom=0\n", "scale_channels_1"),
     ],

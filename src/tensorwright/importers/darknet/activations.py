@@ -25,7 +25,9 @@ def _plain(type: ActivationType, alpha: float | None = None, beta: float | None 
 
 
 def scaled(network: Network, x: Tensor, scale: float, shift: float = 0.0) -> Tensor:
-    """x * scale + shift."""
+    """x * scale + shift; x itself where that is the same."""
+    if (scale, shift) == (1, 0):
+        return x
     return network.add_scale(x, ScaleMode.UNIFORM, [shift], [scale]).get_output(0)
 
 

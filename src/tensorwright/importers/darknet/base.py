@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from tensorwright.importers.darknet.activations import ACTIVATIONS
-from tensorwright.importers.darknet.weights import Weights
+from tensorwright.importers.darknet.weights import Array, Weights
 from tensorwright.ir.dims import Dim
-from tensorwright.network import Network, Tensor
+from tensorwright.network import Network, ScaleMode, Tensor
+
+_MOST_ELEMS = 1 << 28
+
+NOT_LOADED: Mapping[str, str] = {"dontload": "0", "dontloadscales": "0", "numload": "0"}
+"""Options that leave weights out; `refused` by layers that have some."""
 
 
 @dataclass
@@ -85,8 +90,19 @@ def known_dims(x: Tensor) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
+def limit_constant(elems: int) -> None:
+    """Refuse to make up a constant that no network of sane sizes needs. Raises ValueError."""
+    if elems > _MOST_ELEMS:
+        raise ValueError(f"it needs a constant of {elems} elements, more than {_MOST_ELEMS}")
+
+
 def reshaped(network: Network, x: Tensor, *dims: Dim) -> Tensor:
     """x in another shape; 0 keeps the dim at its place, one -1 takes what is left."""
     shuffle = network.add_shuffle(x)
     shuffle.reshape_dims = dims
     return shuffle.get_output(0)
+
+
+def by_channel(network: Network, x: Tensor, scale: Array | None, shift: Array) -> Tensor:
+    """x * scale + shift, channel by channel; the optimiser makes them part of a convolution before."""
+    return network.add_scale_nd(x, ScaleMode.CHANNEL, shift, scale, channel_axis=1).get_output(0)

@@ -57,15 +57,16 @@ def decode(
             do="pass engine.run(...) of an engine with these outputs",
         )
     size = image if image is not None else (declared.height, declared.width)
-    found = [_candidates(name, layer, maps[name], size) for name, layer in layers.items()]
-    boxes, objectness, classes = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
-    scores = objectness[..., None] * classes
-    scores[(objectness <= threshold)[..., None] | (scores <= threshold)] = 0
-    return [_best(b, s, overlap) for b, s in zip(boxes, scores, strict=True)]
+    with np.errstate(all="ignore"):
+        found = [_candidates(name, layer, maps[name], size) for name, layer in layers.items()]
+        boxes, objectness, classes = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
+        scores = objectness[..., None] * classes
+        scores[~((objectness > threshold)[..., None] & (scores > threshold))] = 0
+        return [_best(b, s, overlap) for b, s in zip(boxes, scores, strict=True)]
 
 
 def _candidates(name: str, layer: Detector, maps: Array, image: Sequence[int]) -> tuple[Array, Array, Array]:
-    channels = len(layer.sizes) * layer.entries
+    channels = layer.count * layer.entries
     if maps.ndim != 4 or maps.shape[1] != channels:
         raise InputError(
             f"the map {name!r} has the shape {maps.shape}",
@@ -85,7 +86,7 @@ def _best(boxes: Array, scores: Array, overlap: float) -> list[Detection]:
         while order.size:
             first, order = order[0], order[1:]
             kept.append(Detection(label, float(scores[first, label]), *map(float, boxes[first])))
-            order = order[_iou(boxes[first], boxes[order]) <= overlap]
+            order = order[~(_iou(boxes[first], boxes[order]) > overlap)]  # endless boxes overlap with nothing
     return sorted(kept, key=lambda d: -d.probability)
 
 

@@ -21,16 +21,16 @@ _LARGEST = 2**31 - 1  # Darknet's options are C ints
 
 _POSITIVE = (
     "filters size stride stride_x stride_y dilation groups output classes num height width channels inputs crop_height "
-    "crop_width"
+    "crop_width side"
 )
 _LEAST = dict.fromkeys(_POSITIVE.split(), 1) | dict.fromkeys(("pad", "padding", "coords", "group_id"), 0)
 
 _TRAINING = frozenset(
     "absolute assisted_excitation beta_nms bias_match class_scale classfix cls_normalizer coord_scale "
-    "counters_per_class delta_normalizer dontsave dot dropblock ignore_thresh iou_loss iou_normalizer iou_thresh "
-    "iou_thresh_kind jitter label_smooth_eps learning_rate log map mask_scale max max_delta nms_kind noloss "
-    "noobject_scale obj_normalizer object_scale objectness_smooth onlyforward probability random rescore resize "
-    "show_details smooth sqrt stopbackward stream thresh truth truth_thresh wait_stream".split()
+    "counters_per_class delta_normalizer dontsave dot dropblock forced ignore_thresh iou_loss iou_normalizer "
+    "iou_thresh iou_thresh_kind jitter label_smooth_eps learning_rate log map mask_scale max max_delta nms_kind "
+    "noloss noobject_scale obj_normalizer object_scale objectness_smooth onlyforward probability random reorg "
+    "rescore resize show_details smooth sqrt stopbackward stream thresh truth truth_thresh wait_stream".split()
 )
 """Options of layers that inference does not read."""
 
@@ -90,7 +90,11 @@ def typed(kind: type[T], section: Section, problems: Problems, notes: list[str])
                 problems.refuse(f"[{section.kind}]", f"line {line}", f"{name}={text} is not supported")
         elif name not in _TRAINING:
             notes.append(f"line {line}: [{section.kind}] has an option {name!r} that is not known; it is ignored")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ValueError as error:  # of options that contradict each other
+        problems.mistake(f"{section}: {error}")
+        return kind()
 
 
 def _value(name: str, text: str, type: str) -> object:

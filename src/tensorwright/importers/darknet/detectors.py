@@ -26,8 +26,13 @@ class Detector(Layer):
 
     @property
     @abstractmethod
+    def count(self) -> int:
+        """The number of anchors that the layer has boxes for."""
+
+    @property
+    @abstractmethod
     def sizes(self) -> Array:
-        """The width and height of each anchor that the layer has boxes for, f64[anchors, 2]."""
+        """Their width and height, f64[count, 2]."""
 
     @property
     @abstractmethod
@@ -37,8 +42,8 @@ class Detector(Layer):
     def check(self, x: Tensor) -> Array:
         """The entry that each channel holds. Raises ValueError when the channels do not fit."""
         channels, _, _ = image_dims(x)
-        if channels != len(self.sizes) * self.entries:
-            raise ValueError(f"it has {len(self.sizes)} anchors of {self.entries} entries, but {channels} channels")
+        if channels != self.count * self.entries:
+            raise ValueError(f"it has {self.count} anchors of {self.entries} entries, but {channels} channels")
         return np.arange(channels) % self.entries
 
     @abstractmethod
@@ -52,13 +57,12 @@ class Detector(Layer):
     def _split(self, maps: Array) -> tuple[Array, Array, Array]:
         """The entries, f32[N, entries, boxes], and the column and row of each box."""
         batch, _, height, width = maps.shape
-        anchors = len(self.sizes)
-        entries = maps.reshape(batch, anchors, self.entries, height * width).transpose(0, 2, 3, 1)
-        row, column = np.divmod(np.repeat(np.arange(height * width), anchors), width)
+        entries = maps.reshape(batch, self.count, self.entries, height * width).transpose(0, 2, 3, 1)
+        row, column = np.divmod(np.repeat(np.arange(height * width), self.count), width)
         return entries.reshape(batch, self.entries, -1), column, row
 
     def _placed(self, entries: Array, centre: tuple[Array, Array], size: tuple[Array, Array]) -> Array:
-        anchors = np.tile(self.sizes, (entries.shape[2] // len(self.sizes), 1))
+        anchors = np.tile(self.sizes, (entries.shape[2] // self.count, 1))
         x, y = (entries[:, i] + at for i, at in enumerate(centre))
         return np.stack([x, y, size[0] * anchors[:, 0], size[1] * anchors[:, 1]], axis=-1)
 
@@ -78,12 +82,17 @@ class Yolo(Detector):
     scale_x_y: float = 1.0
     new_coords: int = 0
 
+    def __post_init__(self) -> None:
+        if any(not 0 <= index < self.num for index in self.mask):
+            raise ValueError(f"mask={','.join(map(str, self.mask))} names anchors that are not among num={self.num}")
+
+    @property
+    def count(self) -> int:
+        return len(self.mask) or self.num
+
     @property
     def sizes(self) -> Array:
-        sizes = _anchors(self.anchors, self.num)
-        if any(not 0 <= index < self.num for index in self.mask):
-            raise ValueError(f"mask={self.mask} names anchors that are not among num={self.num}")
-        return sizes[list(self.mask)] if self.mask else sizes
+        return _anchors(self.anchors, self.mask or range(self.num))
 
     @property
     def entries(self) -> int:
@@ -123,8 +132,12 @@ class Region(Detector):
     refused = {"tree": ""}
 
     @property
+    def count(self) -> int:
+        return self.num
+
+    @property
     def sizes(self) -> Array:
-        return _anchors(self.anchors, self.num)
+        return _anchors(self.anchors, range(self.num))
 
     @property
     def entries(self) -> int:
@@ -157,11 +170,9 @@ class Region(Detector):
         return boxes.astype(np.float32), objectness, entries[:, self.coords + 1 :].swapaxes(1, 2)
 
 
-def _anchors(given: Sequence[float], num: int) -> Array:
-    """f64[num, 2]; what is not given is 0.5, as in Darknet. Raises ValueError when more is given."""
-    if len(given) > 2 * num:
-        raise ValueError(f"anchors= has {len(given)} numbers, num={num} anchors have {2 * num}")
-    return np.array([*given, *[0.5] * (2 * num - len(given))]).reshape(num, 2)
+def _anchors(given: Sequence[float], chosen: Sequence[int]) -> Array:
+    """The width and height of the chosen anchors, f64[chosen, 2]; those that are not given are 0.5, as in Darknet."""
+    return np.array([[given[i] if i < len(given) else 0.5 for i in (2 * k, 2 * k + 1)] for k in chosen])
 
 
 def _logistic_where(network: Network, x: Tensor, channels: Array) -> Tensor:

@@ -6,15 +6,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tensorwright.importers.darknet.activations import activated, product, scaled, sum_of
-from tensorwright.importers.darknet.base import Layer, Net, image_dims, known_dims, reshaped, section
+from tensorwright.importers.darknet.base import Layer, Net, image_dims, known_dims, limit_constant, reshaped, section
 from tensorwright.network import Network, ScaleMode, Tensor
-
-Array = np.ndarray[Any, Any]
 
 
 @section("route")
@@ -70,30 +67,33 @@ class Shortcut(Layer):
 
     def _sum(self, network: Network, x: Tensor, other: Tensor) -> Tensor:
         if x.shape == other.shape:
-            covered = x if self.alpha == 1 else scaled(network, x, self.alpha)
-        else:
-            other, kept = _placed(network, other, known_dims(x))
-            factors = np.where(kept, self.alpha, 1).astype(np.float32)
-            covered = x if self.alpha == 1 else network.add_scale(x, ScaleMode.ELEMENTWISE, scale=factors).get_output(0)
-        return sum_of(network, covered, other if self.beta == 1 else scaled(network, other, self.beta))
+            return sum_of(network, scaled(network, x, self.alpha), scaled(network, other, self.beta))
+        room = known_dims(x)
+        other, covered = _placed(network, other, room)
+        if self.alpha != 1:
+            limit_constant(math.prod(room))
+            factors = np.ones(room, np.float32)
+            factors[covered] = self.alpha
+            x = network.add_scale(x, ScaleMode.ELEMENTWISE, scale=factors).get_output(0)
+        return sum_of(network, x, scaled(network, other, self.beta))
 
 
-def _placed(network: Network, x: Tensor, room: Sequence[int]) -> tuple[Tensor, Array]:
+def _placed(network: Network, x: Tensor, room: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
     """x in an image of the dims `room`, zero elsewhere, and where it lies there."""
     dims = known_dims(x)
-    steps, spreads = ([max(a // b, 1) for a, b in zip(p, q)] for p, q in ((dims, room), (room, dims)))
+    steps, spreads = ([max(a // b, 1) for a, b in zip(p, q, strict=True)] for p, q in ((dims, room), (room, dims)))
     if steps[1] != steps[2] or spreads[1] != spreads[2]:
         raise ValueError(f"images of {dims[1]}x{dims[2]} and {room[1]}x{room[2]} pixels cannot be added")
     step, spread = (1, steps[1], steps[1]), (1, spreads[1], spreads[1])
-    common = [min(pair) for pair in zip(dims, room)]
+    common = [min(pair) for pair in zip(dims, room, strict=True)]
     cut = network.add_slice(x, (0, 0, 0), common, step)
     cut.axes = (1, 2, 3)
-    y, kept = cut.get_output(0), np.zeros(room, bool)
-    kept[tuple(slice(0, count * gap, gap) for count, gap in zip(common, spread))] = True
+    y = cut.get_output(0)
+    covered = tuple(slice(0, count * gap, gap) for count, gap in zip(common, spread, strict=True))
     for axis in range(3):
         y = _spread(network, y, common, axis, spread[axis], room[axis])
         common[axis] = room[axis]
-    return y, kept
+    return y, covered
 
 
 def _spread(network: Network, x: Tensor, dims: Sequence[int], axis: int, gap: int, size: int) -> Tensor:

@@ -7,16 +7,20 @@ import math
 from dataclasses import dataclass
 
 from tensorwright.importers.darknet.activations import activated, scaled
-from tensorwright.importers.darknet.base import Layer, Net, image_dims, known_dims, reshaped, section
-from tensorwright.network import Network, PoolingType, ReduceOperation, ScaleMode, Tensor
+from tensorwright.importers.darknet.base import (
+    NOT_LOADED,
+    Layer,
+    Net,
+    by_channel,
+    image_dims,
+    known_dims,
+    reshaped,
+    section,
+)
+from tensorwright.network import PoolingType, ReduceOperation, Tensor
 
-_NOT_LOADED = {"dontload": "0", "dontloadscales": "0", "numload": "0"}
 _BINARY = {"binary": "0", "xnor": "0", "bin_output": "0"}
 _DEFORMED = dict.fromkeys(("coordconv", "reverse", "rotate", "stretch", "stretch_sway", "sway"), "0")
-
-
-def _by_channel(network: Network, x: Tensor, scale: object, shift: object) -> Tensor:
-    return network.add_scale_nd(x, ScaleMode.CHANNEL, shift, scale, channel_axis=1).get_output(0)
 
 
 # -- layers with weights ----------------------------------------------------------------------------
@@ -37,7 +41,7 @@ class Convolutional(Layer):
     batch_normalize: int = 0
     flipped: int = 0
     activation: str = "logistic"
-    refused = {**_NOT_LOADED, **_BINARY, **_DEFORMED, "antialiasing": "0", "cbn": "0", "share_index": ""}
+    refused = {**NOT_LOADED, **_BINARY, **_DEFORMED, "antialiasing": "0", "cbn": "0", "share_index": ""}
 
     def add(self, net: Net, x: Tensor) -> Tensor:
         channels, _, _ = image_dims(x)
@@ -56,7 +60,7 @@ class Convolutional(Layer):
         conv = net.network.add_convolution_nd(x, self.filters, self.size, kernel)
         conv.stride_nd = (self.stride_y or self.stride, self.stride_x or self.stride)
         conv.padding_nd, conv.dilation_nd, conv.num_groups = padding * dilation, dilation, self.groups
-        return activated(net.network, _by_channel(net.network, conv.get_output(0), scale, bias), self.activation)
+        return activated(net.network, by_channel(net.network, conv.get_output(0), scale, bias), self.activation)
 
 
 @section("deconvolutional", "deconv")
@@ -71,7 +75,7 @@ class Deconvolutional(Layer):
     padding: int = 0
     batch_normalize: int = 0
     activation: str = "logistic"
-    refused = {**_NOT_LOADED, "flipped": "0"}
+    refused = {**NOT_LOADED, "flipped": "0"}
 
     def add(self, net: Net, x: Tensor) -> Tensor:
         channels, _, _ = image_dims(x)
@@ -81,7 +85,7 @@ class Deconvolutional(Layer):
         kernel = net.weights.take(channels, self.filters, self.size, self.size, random="normal")
         deconv = net.network.add_deconvolution_nd(x, self.filters, self.size, kernel)
         deconv.stride_nd, deconv.padding_nd = self.stride, self.size // 2 if self.pad else self.padding
-        return activated(net.network, _by_channel(net.network, deconv.get_output(0), scale, bias), self.activation)
+        return activated(net.network, by_channel(net.network, deconv.get_output(0), scale, bias), self.activation)
 
 
 @section("connected", "conn")
@@ -92,7 +96,7 @@ class Connected(Layer):
     output: int = 1
     batch_normalize: int = 0
     activation: str = "logistic"
-    refused = _NOT_LOADED
+    refused = NOT_LOADED
 
     def add(self, net: Net, x: Tensor) -> Tensor:
         sizes = [dim for dim in x.shape[1:] if isinstance(dim, int)]
@@ -107,7 +111,7 @@ class Connected(Layer):
             scale, bias = net.weights.batch_norm(self.output, bias)
         flat = reshaped(net.network, x, 0, -1)
         y = net.network.add_fully_connected(flat, self.output, kernel).get_output(0)
-        y = activated(net.network, _by_channel(net.network, y, scale, bias), self.activation)
+        y = activated(net.network, by_channel(net.network, y, scale, bias), self.activation)
         return reshaped(net.network, y, 0, self.output, 1, 1)
 
 
@@ -156,8 +160,7 @@ class Upsample(Layer):
         image_dims(x)
         resize = net.network.add_resize(x)
         resize.scales = (self.stride, self.stride)
-        y = resize.get_output(0)
-        return y if self.scale == 1 else scaled(net.network, y, self.scale)
+        return scaled(net.network, resize.get_output(0), self.scale)
 
 
 @section("crop")
@@ -241,7 +244,7 @@ class Softmax(Layer):
 
     def add(self, net: Net, x: Tensor) -> Tensor:
         y = reshaped(net.network, x, 0, -1) if self.groups == 1 else reshaped(net.network, x, 0, self.groups, -1)
-        softmax = net.network.add_softmax(y if self.temperature == 1 else scaled(net.network, y, 1 / self.temperature))
+        softmax = net.network.add_softmax(scaled(net.network, y, 1 / self.temperature))
         softmax.axes = 0b10 if self.groups == 1 else 0b100
         return softmax.get_output(0) if self.groups == 1 else reshaped(net.network, softmax.get_output(0), 0, -1)
 

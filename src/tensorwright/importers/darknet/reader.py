@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tensorwright.errors import ModelError
-from tensorwright.importers.darknet import detectors, joins, layers  # noqa: F401  they register their kinds
+from tensorwright.importers.darknet import detectors, joins, layers, rare  # noqa: F401  they register their kinds
 from tensorwright.importers.darknet.base import KINDS, Layer, Net
 from tensorwright.importers.darknet.cfg import Section, read_sections, typed
 from tensorwright.importers.darknet.weights import Weights

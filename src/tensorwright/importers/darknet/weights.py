@@ -19,9 +19,11 @@ _SANE_VERSION = 1 << 16
 
 
 class Weights:
-    """The f32 numbers of a network in the order of its layers. `transposed` says how connected layers store theirs."""
+    """The f32 numbers of a network in the order of its layers. `transposed` says how connected layers store theirs,
+    `by_fork` whether AlexeyAB's fork wrote the file, whose batch normalisations differ a little."""
 
     transposed = False
+    by_fork = False
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self._path = "" if path is None else str(path)
@@ -34,7 +36,7 @@ class Weights:
     def _open(self, data: Array) -> None:
         """Read the header: version i32[3], then the number of images seen, of 64 bits from version 0.2 on."""
         check_format(data[:64].tobytes(), self._path, "a Darknet .weights file", "weights")
-        major, minor, _ = version = data[:12].view("<i4").tolist() if data.size >= 16 else (-1, -1, -1)
+        major, minor, revision = version = data[:12].view("<i4").tolist() if data.size >= 16 else (-1, -1, -1)
         if not all(0 <= part < _SANE_VERSION for part in version):
             raise ModelError(
                 "the file is not a Darknet .weights file",
@@ -43,6 +45,7 @@ class Weights:
                 code="M103",
             )
         self.transposed = major > 1000 or minor > 1000
+        self.by_fork = revision >= 5  # the original's files are of revision 0
         self._start = 20 if major * 10 + minor >= 2 and not (major >= 1000 or minor >= 1000) else 16
         self._data = data[self._start : self._start + (data.size - self._start) // 4 * 4].view("<f4")
 
@@ -64,9 +67,12 @@ class Weights:
         return np.full(shape, random == "ones", np.float32)
 
     def batch_norm(self, channels: int, bias: Array) -> tuple[Array, Array]:
-        """The scale and shift of the next scales, means and variances: y = x * scale + shift."""
+        """The scale and shift of the next scales, means and variances: y = x * scale + shift.
+
+        The original Darknet adds 1e-6 to the deviation; AlexeyAB's fork adds 1e-5 to the variance.
+        """
         scales, mean, variance = (self.take(channels, random=r).astype(np.float64) for r in ("ones", "zeros", "ones"))
-        scale = scales / (np.sqrt(variance) + 1e-6)
+        scale = scales / (np.sqrt(variance + 1e-5) if self.by_fork else np.sqrt(variance) + 1e-6)
         return scale.astype(np.float32), (bias - mean * scale).astype(np.float32)
 
     def notes(self) -> list[str]:
