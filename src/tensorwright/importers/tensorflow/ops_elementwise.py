@@ -299,7 +299,9 @@ def _f32(b: Builder, number: float) -> Value:
     return b.scalar(number, DType.f32)
 
 
-@tf_op("CheckNumerics", "Snapshot", "PlaceholderWithDefault", "EnsureShape", "ReadVariableOp", "DebugIdentityV2")
+@tf_op(
+    "CheckNumerics", "Snapshot", "PlaceholderWithDefault", "EnsureShape", "ReadVariableOp", "DebugIdentityV2", "Print"
+)
 def same(b: Builder, n: OpNode) -> Result:
     """The value itself."""
     return n.input()

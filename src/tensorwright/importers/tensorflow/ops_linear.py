@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tensorwright.importers.builder import Builder
 from tensorwright.importers.tensorflow.node import OpNode, Result, TfOp, tf_op
+from tensorwright.importers.tensorflow.ops_shape import counted
+from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
 from tensorwright.network.composed import einsum as composed
+from tensorwright.ops.elementwise import Add, Greater, Or, Where
 from tensorwright.ops.linear import MatMul
 from tensorwright.ops.matrix import Determinant
-from tensorwright.ops.shape import Transpose
+from tensorwright.ops.shape import Reshape, Transpose
 
 
 def _turned(b: Builder, x: Value, turn: bool) -> Value:
@@ -33,10 +38,26 @@ def einsum(b: Builder, n: OpNode) -> Result:
     return composed.einsum(b, n.text("equation", ""), list(n.inputs))
 
 
+@tf_op("MatrixBandPart")
+def band_part(b: Builder, n: OpNode) -> Result:
+    """Zeros outside of so many diagonals below and above the main one; negative numbers keep all."""
+    x, (below, above) = n.input(0), (n.number(i, "it is the width of the band") for i in (1, 2))
+    if x.type.rank < 2:
+        raise ValueError(f"it takes bands of matrices, not of {x.type}")
+    rows, columns = (counted(b, d) for d in x.type.shape[-2:])
+    rows = b.add(Reshape((x.type.shape[-2], 1)), rows)
+    outside = b.constant(np.zeros((1, 1), np.bool_))
+    for width, high, low in ((below, rows, columns), (above, columns, rows)):
+        if width >= 0:
+            limit = b.add(Add(), low, b.scalar(width, DType.i64))
+            outside = b.add(Or(), outside, b.add(Greater(), high, limit))
+    return b.add(Where(), outside, b.scalar(0, x.type.dtype), x)
+
+
 @tf_op("MatrixDeterminant")
 def determinant(b: Builder, n: OpNode) -> Result:
     """Of each matrix."""
     return b.add(Determinant(), n.input())
 
 
-OPS: list[TfOp] = [*mat_mul, *einsum, *determinant]
+OPS: list[TfOp] = [*mat_mul, *einsum, *band_part, *determinant]

@@ -8,6 +8,7 @@ import numpy as np
 from tensorwright.importers.builder import Builder
 from tensorwright.importers.tensorflow.node import OpNode, Result, TfOp, tf_op
 from tensorwright.importers.tensorflow.windows import as_given, image
+from tensorwright.ir.dims import product
 from tensorwright.ops.elementwise import Add, Div, Mul, Sqrt, Sub
 from tensorwright.ops.norm import BatchNorm, Lrn
 from tensorwright.ops.reduce import LogSoftmax, Reduce, Softmax
@@ -30,7 +31,12 @@ def fused_batch_norm(b: Builder, n: OpNode) -> Result:
     shape = (scale.type.shape[0], *[1] * (x.type.rank - 2))
     scaled = b.add(Mul(), b.add(Div(), centred, spread), b.add(Reshape(shape), scale))
     y = b.add(Add(), scaled, b.add(Reshape(shape), offset))
-    return [as_given(b, n, y), b.add(Reshape(scale.type.shape), mean)]
+    flat_mean, flat_variance = (b.add(Reshape(scale.type.shape), v) for v in (mean, variance))
+    count = product([d for i, d in enumerate(x.type.shape) if i != 1])
+    if not isinstance(count, int):
+        return [as_given(b, n, y), flat_mean]
+    unbiased = b.scalar(count / max(count - 1, 1), x.type.dtype)  # the variance that it gives is Bessel's
+    return [as_given(b, n, y), flat_mean, b.add(Mul(), flat_variance, unbiased)]
 
 
 @tf_op("BatchNormWithGlobalNormalization")

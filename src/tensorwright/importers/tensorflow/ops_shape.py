@@ -93,6 +93,21 @@ def expand_dims(b: Builder, n: OpNode) -> Result:
     return reshaped(b, x, (*x.type.shape[:axis], 1, *x.type.shape[axis:]))
 
 
+def counted(b: Builder, count: Dim) -> Value:
+    """0, 1, ... below count, i64."""
+    if isinstance(count, int):
+        limit_constant(count)
+        return b.constant(np.arange(count, dtype=np.int64))
+    return b.add(CumSum(0, exclusive=True), b.add(Expand((count,)), b.scalar(1, DType.i64)))
+
+
+@tf_op("BroadcastArgs")
+def broadcast_args(b: Builder, n: OpNode) -> Result:
+    """The shape that values of two known shapes have together."""
+    shapes = [n.integers(i, "it is a shape") for i in (0, 1)]
+    return b.constant(np.array(np.broadcast_shapes(*shapes)).astype(n.input(0).type.dtype.numpy))
+
+
 # -- moves ------------------------------------------------------------------------------------------
 @tf_op("Transpose")
 def transpose(b: Builder, n: OpNode) -> Result:
@@ -147,8 +162,7 @@ def range_(b: Builder, n: OpNode) -> Result:
     count = limit_dims[0] - start_dims[0]
     if not isinstance(delta_dims[0], int) or delta_dims[0] != 1:
         n.refuse(f"it counts to {limit_dims[0]} in steps of {delta_dims[0]}", "give every input a fixed shape")
-    ones = b.add(Expand((count,)), b.scalar(1, DType.i64))
-    y = b.add(CumSum(0, exclusive=True), ones)
+    y = counted(b, count)
     if start_dims[0] != 0:
         y = b.add(Add(), y, as_type(b, n.input(0), DType.i64))
     return as_type(b, y, n.input(0).type.dtype)
@@ -353,6 +367,7 @@ OPS: list[TfOp] = [
     *expand_dims,
     *transpose,
     *tile,
+    *broadcast_args,
     *broadcast_to,
     *fill,
     *range_,

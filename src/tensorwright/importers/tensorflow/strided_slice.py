@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from tensorwright.importers.builder import Builder
 from tensorwright.importers.tensorflow.node import OpNode, Result, tf_op
 from tensorwright.ir.dims import Dim, SymDim, maximum, minimum
+from tensorwright.ir.graph import Value
+from tensorwright.ops.index import Gather
 from tensorwright.ops.shape import Reshape, Slice
 
 
@@ -26,8 +28,10 @@ class _Entry:
 def strided_slice(b: Builder, n: OpNode) -> Result:
     """Bounds may be sizes that only a run knows; steps are known."""
     x = n.input(0)
-    begins, ends = (n.dims(i, "it is a bound of the slice") for i in (1, 2))
     steps = n.integers(3, "it is the step of the slice")
+    if b.contents(n.input(1)) is None:
+        return _at_run(b, n, x, steps)
+    begins, ends = (n.dims(i, "it is a bound of the slice") for i in (1, 2))
     if not len(begins) == len(ends) == len(steps) or 0 in steps:
         raise ValueError(f"{len(begins)} begins, {len(ends)} ends and the steps {steps} do not fit")
     entries, places = _entries(n, x.type.rank, begins, ends, steps)
@@ -63,6 +67,21 @@ def strided_slice(b: Builder, n: OpNode) -> Result:
         if kind is None:
             result.append(dim)
     return y if tuple(result) == y.type.shape else b.add(Reshape(tuple(result)), y)
+
+
+def _at_run(b: Builder, n: OpNode, x: Value, steps: Sequence[int]) -> Value:
+    """Single elements at places that are computed at run, as `x[:, t]` in a loop; all else is taken whole."""
+    masks = {name: n.integer(f"{name}_mask", 0) for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
+    places = [i for i in range(len(steps)) if masks["shrink_axis"] >> i & 1]
+    whole = [
+        masks["begin"] >> i & masks["end"] >> i & 1 and steps[i] == 1 for i in range(len(steps)) if i not in places
+    ]
+    if not places or masks["ellipsis"] or masks["new_axis"] or not all(whole) or len(steps) > x.type.rank:
+        n.refuse("it is a bound of the slice, but it is computed at run", "give every input a fixed shape with shapes=")
+    for place in reversed(places):  # from the last axis on, so that the others keep their numbers
+        index = b.add(Reshape(()), b.add(Slice((place,), (place + 1,), (0,), (1,)), n.input(1)))
+        x = b.add(Gather(place), x, index)
+    return x
 
 
 def _entries(
