@@ -15,9 +15,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from caffe_support import caffe_support_page
 from onnx_support import onnx_support_page
 from tensorflow_support import tensorflow_support_page
 from tensorwright import errors, knobs
+from twexec_flags import twexec_page
 
 DOCS = pathlib.Path(__file__).resolve().parent
 SOURCE = DOCS.parent / "src" / "tensorwright"
@@ -135,7 +137,9 @@ PAGES = {
     "errors.md": errors_page,
     "knobs.md": knobs_page,
     "onnx-support.md": onnx_support_page,
+    "caffe-support.md": caffe_support_page,
     "tensorflow-support.md": tensorflow_support_page,
+    "how-to/twexec.md": twexec_page,
 }
 
 

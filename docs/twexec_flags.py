@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the table of flags into how-to/twexec.md, from the table that the program reads.
-
-To run it: `python docs/twexec_flags.py`.
-A test fails when the page is out of date.
-"""
+"""The table of flags in how-to/twexec.md, from the table that the program reads."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from tensorwright.cli.twexec.flags import Effect, Flag
 from tensorwright.cli.twexec.table_run import GROUPS
 
 PAGE = pathlib.Path(__file__).resolve().parent / "how-to" / "twexec.md"
-BEGIN, END = "<!-- flags: written by docs/twexec_flags.py -->", "<!-- end of flags -->"
+BEGIN, END = "<!-- flags: written by `make docs` -->", "<!-- end of flags -->"
 
 
 def flag_table() -> str:
@@ -37,11 +33,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def updated(page: str) -> str:
-    """The text of the page with the table as it is now."""
+def twexec_page() -> str:
+    """docs/how-to/twexec.md with the table as it is now; the rest of the page is written by hand."""
     whole = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.S)
-    return whole.sub(lambda _: f"{BEGIN}\n\n{flag_table()}\n{END}", page)
-
-
-if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    return whole.sub(lambda _: f"{BEGIN}\n\n{flag_table()}\n{END}", PAGE.read_text(encoding="utf-8"))

@@ -15,8 +15,8 @@ from tensorwright.errors import ModelError
 from tensorwright.importers.onnx import lift as lifting
 from tensorwright.importers.onnx.external import LIFTED
 from tensorwright.importers.onnx.lift import lift, lift_proto
-from tensorwright.importers.wire import MalformedError
 from tensorwright.importers.onnx.reader import import_onnx
+from tensorwright.importers.wire import MalformedError
 from tensorwright.ir.op import Array
 from tensorwright.memory import has_changed
 from tests.importers.models import model, node

@@ -9,7 +9,6 @@ import shlex
 
 import pytest
 
-import twexec_flags
 from tensorwright.cli.twexec.echo import help_text
 from tensorwright.cli.twexec.flags import Effect, Flag
 from tensorwright.cli.twexec.main import main
@@ -89,9 +88,8 @@ def test_refused_flag_says_why(flag: Flag) -> None:
 PAGE = ROOT / "docs" / "how-to" / "twexec.md"
 
 
-def test_table_of_the_page_is_up_to_date() -> None:
+def test_page_has_a_row_for_every_flag() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert twexec_flags.updated(text) == text, "run `python docs/twexec_flags.py`"
     assert all(f"`--{flag.name}" in text for flag in FLAGS.values())
 
 
