@@ -48,6 +48,8 @@ Shapes = Mapping[str, Sequence[int] | Range]
 
 _LOG = logging.getLogger("tensorwright")
 
+_LARGEST_INPUT = 1 << 42  # bytes
+
 PRODUCER = f"tensorwright {__version__}"
 
 
@@ -249,8 +251,17 @@ def parse_bytes(text: str | int | None) -> int | None:
 def _check_inputs(graph: Graph) -> None:
     """Kernels need bounds: dims of inputs may be without only where host steps alone read them.
 
-    Raises BuildError B121.
+    Raises BuildError B121, and B125 for inputs that no machine can hold.
     """
+    for value in graph.inputs:
+        if value.type.is_bounded and value.type.size_bytes > _LARGEST_INPUT:
+            raise BuildError(
+                f"input {value.name!r} has {value.type.size_bytes} bytes",
+                where=graph.name,
+                why=str(value.type),
+                do="give smaller shapes with shapes=",
+                code="B125",
+            )
     loose = [v for v in graph.inputs if _symbols(v)]
     symbols = frozenset(name for v in loose for name in _symbols(v))
     if symbols and any(
