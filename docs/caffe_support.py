@@ -39,8 +39,10 @@ _TAIL = """
 ## Layers that become inputs or are left out
 
 * `Input`, and the headers `input:` with `input_dim:` or `input_shape`, declare the inputs of the engine.
-* {data} read samples, and `DummyData` with random fillers makes some up. What they make becomes inputs, and is left out
-  where nothing reads it, as labels are. Where the prototxt does not tell a shape, `shapes=` must.
+* {data} read samples, as `Python` without bottoms does, and `DummyData` with random fillers makes some up. What they
+  make becomes inputs, and is left out where nothing reads it, as labels are. Where the prototxt does not tell a shape,
+  `shapes=` must.
+* Fields that only a fork knows do not matter in these layers, in those that are left out, and in those of other phases.
 * {training} judge a result, or write it away. They are left out, what they read is an output, and a note says so.
 
 ## What is refused
@@ -76,6 +78,7 @@ SAMPLES: Mapping[str, Sample] = {
     "AbsVal": (_IMAGE, "", "y"),
     "ArgMax": (_IMAGE, "argmax_param { top_k: 3 out_max_val: true }", "y"),
     "Axpy": ({"a": (2, 4, 1, 1), **_TWO}, "", "y"),
+    "BN": (_IMAGE, "", "y"),
     "BNLL": (_IMAGE, "", "y"),
     "BatchNorm": (_IMAGE, "", "y"),
     "BatchReindex": ({"x": (2, 4), "i": (3,)}, "", "y"),

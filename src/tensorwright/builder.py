@@ -21,6 +21,7 @@ from tensorwright.importers.base import import_model
 from tensorwright.ir.dims import Symbol, SymDim
 from tensorwright.ir.graph import Graph, Value
 from tensorwright.ir.parse import parse_graph
+from tensorwright.ir.source_builder import LARGEST_VALUE
 from tensorwright.ir.text import graph_text, stored_constants
 from tensorwright.lower.partition import Division, assumed_equal, divide
 from tensorwright.lower.program import Program
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, Sequence[int] | Range]
 
 _LOG = logging.getLogger("tensorwright")
-
-_LARGEST_INPUT = 1 << 42  # bytes
 
 PRODUCER = f"tensorwright {__version__}"
 
@@ -122,10 +121,19 @@ def build(
     chosen = cpu_target(target)
     cache = TuningCache.open(timing_cache)
     limit = parse_bytes(workspace)
-    plans = [
-        make_plan(graph, Options(chosen, ranges, tune, threads, limit, cache, progress, host_steps))
-        for graph, ranges in zip(graphs, bounds, strict=True)
-    ]
+    try:
+        plans = [
+            make_plan(graph, Options(chosen, ranges, tune, threads, limit, cache, progress, host_steps))
+            for graph, ranges in zip(graphs, bounds, strict=True)
+        ]
+    except MemoryError as error:
+        raise BuildError(
+            "there is not enough memory to build the model",
+            where=graphs[0].name,
+            why=str(error),
+            do="give smaller shapes with shapes=, or build on a larger machine",
+            code="B126",
+        ) from error
     return Engine(_whole(plans, notes), threads=threads, notes=cache.notes)
 
 
@@ -254,7 +262,7 @@ def _check_inputs(graph: Graph) -> None:
     Raises BuildError B121, and B125 for inputs that no machine can hold.
     """
     for value in graph.inputs:
-        if value.type.is_bounded and value.type.size_bytes > _LARGEST_INPUT:
+        if value.type.is_bounded and value.type.size_bytes > LARGEST_VALUE:
             raise BuildError(
                 f"input {value.name!r} has {value.type.size_bytes} bytes",
                 where=graph.name,

@@ -21,6 +21,10 @@ FOLD_LIMIT_ELEMS = 4096
 """Constant expressions whose operands and results all have at most so many elements are computed at import."""
 
 
+LARGEST_VALUE = 1 << 37
+"""Bytes of a value that a model may have: larger ones are mistakes, or meant to do harm."""
+
+
 _NEVER_FOLDED = (
     *("convolution", "deconvolution", "max_pool", "max_pool_indices", "average_pool", "lrn", "onnx_host"),
     *("if", "loop", "scan"),
@@ -77,8 +81,11 @@ class SourceBuilder:
         return value
 
     def add_all(self, op: Op, *inputs: Value | None) -> tuple[Value, ...]:
-        """Apply an op; all its results."""
+        """Apply an op; all its results. Raises ValueError as `add` does, and for results larger than LARGEST_VALUE."""
         types = op.infer(*(v.type if v is not None else None for v in inputs))
+        for t in types:
+            if t.is_bounded and t.size_bytes > LARGEST_VALUE:
+                raise ValueError(f"{op.kind} gives {t}: {t.size_bytes} bytes")
         folded = self._fold(op, inputs, types)
         if folded is not None:
             return folded

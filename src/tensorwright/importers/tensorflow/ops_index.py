@@ -27,6 +27,9 @@ def gather(b: Builder, n: OpNode) -> Result:
     x, indices = n.input(0), n.input(1)
     axis = n.axis(2, x.type.rank) if len(n.inputs) > 2 else 0
     shared = normal_axis(n.integer("batch_dims", 0), indices.type.rank + 1) if n.integer("batch_dims", 0) else 0
+    known, size = b.known(indices), x.type.shape[axis] if axis < x.type.rank else 0
+    if known is not None and isinstance(size, int) and known.size and not 0 <= known.min() <= known.max() < size:
+        raise ValueError(f"an index is not within the {size} elements of dim {axis}")
     return b.add(Gather(axis), x, indices) if not shared else _batched(b, x, indices, axis, shared)
 
 

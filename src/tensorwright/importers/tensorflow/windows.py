@@ -61,7 +61,7 @@ def spatial_list(n: OpNode, name: str, rank: int) -> Ints:
 
 def pads(n: OpNode, sizes: Sequence[Dim], extents: Sequence[int], strides: Ints) -> Ints:
     """Begins, then ends, of the padding of dims of these sizes for windows of these extents."""
-    mode = n.text("padding", "VALID")
+    mode = n.text("padding", "")
     if mode == "VALID":
         return (0,) * (2 * len(extents))
     if mode == "EXPLICIT":
