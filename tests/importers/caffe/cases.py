@@ -17,6 +17,7 @@ RNG = np.random.default_rng()
 
 FIELDS = {
     "ArgMax": "argmax_param",
+    "BN": "bn_param",
     "BatchNorm": "batch_norm_param",
     "DepthwiseConvolution": "convolution_param",
     "Deconvolution": "convolution_param",

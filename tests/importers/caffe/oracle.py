@@ -161,6 +161,20 @@ def batch_norm(bottoms: Sequence[Array], p: Fields, blobs: Sequence[Array]) -> l
     return [y]
 
 
+def fork_norm(bottoms: Sequence[Array], p: Fields, blobs: Sequence[Array]) -> list[Array]:
+    """PSPNet's BN, or SegNet's with a `bn_mode`."""
+    x, y = bottoms[0].astype(np.float64), np.zeros(bottoms[0].shape)
+    for c in range(x.shape[1]):
+        slope, shift, *rest = (float(blob.reshape(-1)[c]) for blob in blobs)
+        channel = x[:, c]
+        if rest:
+            channel = (channel - rest[0]) / math.sqrt(rest[1] + p.get("eps", 1e-5))
+        elif p["bn_mode"] == "LEARN":
+            channel = (channel - channel.mean()) / math.sqrt(channel.var() + 1e-9)
+        y[:, c] = slope * channel + shift
+    return [y]
+
+
 def mean_variance(bottoms: Sequence[Array], p: Fields, blobs: Sequence[Array]) -> list[Array]:
     (x,) = bottoms
     rows = x.reshape(len(x) if p.get("across_channels") else x.shape[0] * x.shape[1], -1).astype(np.float64)
@@ -284,7 +298,7 @@ def interp(bottoms: Sequence[Array], p: Fields, blobs: Sequence[Array]) -> list[
     sizes = [d + (d - 1) * (p.get("zoom_factor", 1) - 1) for d in sizes]
     if len(bottoms) == 2:
         sizes = list(bottoms[1].shape[2:])
-    if "height" in p:
+    if "height" in p and ("shrink_factor" in p) == ("zoom_factor" in p):
         sizes = [p["height"], p["width"]]
     for axis, size in zip((2, 3), sizes, strict=True):
         places = [i * (x.shape[axis] - 1) / (size - 1) if size > 1 else 0.0 for i in range(size)]

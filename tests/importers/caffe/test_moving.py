@@ -95,6 +95,11 @@ CASES = {
     "interp_shrink": Case("Interp", [(2, 3, 9, 7)], {"shrink_factor": 2}, [], oracle.interp),
     "interp_size": Case("Interp", [(1, 2, 4, 5)], {"height": 7, "width": 3}, [], oracle.interp),
     "interp_like": Case("Interp", [(1, 2, 4, 5), (1, 1, 6, 9)], {}, [], oracle.interp),
+    "interp_shrink_first": Case(
+        "Interp", [(1, 2, 9, 7)], {"shrink_factor": 2, "height": 3, "width": 3}, [], oracle.interp
+    ),
+    "interp_blob": Case("Interp", [(1, 2, 4, 5), (1, 1, 6, 9)], {"use_blob_size": True}, [], oracle.interp),
+    "interp_both": Case("Interp", [(1, 2, 9, 7)], {"shrink_factor": 2, "zoom_factor": 3}, [], oracle.interp),
     "interp_cropped": Case(
         "Interp", [(1, 2, 6, 7)], {"pad_beg": -1, "pad_end": -2, "zoom_factor": 2}, [], oracle.interp
     ),

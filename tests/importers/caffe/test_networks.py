@@ -191,7 +191,7 @@ def segmentation() -> list[Fields]:
 
 
 def ssd() -> list[Fields]:
-    box = {"flip": True, "variance": [0.1, 0.1, 0.2, 0.2], "offset": 0.5}
+    box = {"flip": True, "clip": False, "variance": [0.1, 0.1, 0.2, 0.2], "offset": 0.5}
     layers = [conv("x", "a", 8, 3, stride=2), relu("a"), conv("a", "b", 6, 3, stride=2), relu("b")]
     norm_param = {"across_spatial": False, "channel_shared": False}
     layers.append(layer("Normalize", ("a",), ("a_norm",), norm_param=norm_param))
@@ -207,6 +207,8 @@ def ssd() -> list[Fields]:
         layers.append(layer("PriorBox", (source, "x"), (f"{source}_prior",), prior_box_param=p))
     p = {
         "num_classes": 3,
+        "share_location": True,
+        "background_label_id": 0,
         "nms_param": {"nms_threshold": 0.45, "top_k": 100},
         "code_type": Word("CENTER_SIZE"),
         "keep_top_k": 30,

@@ -40,7 +40,7 @@ def norm(
     blobs: tuple[tuple[int, ...], ...] = (),
     **p: Any,
 ) -> Case:
-    return Case(kind, [shape], p, blobs, function, positive=kind == "BatchNorm")
+    return Case(kind, [shape], p, blobs, function, positive=kind in ("BatchNorm", "BN"))
 
 
 def sigmoid(x: oracle.Array) -> oracle.Array:
@@ -129,6 +129,9 @@ NORMS = {
     "batch_norm_rank_5": norm("BatchNorm", oracle.batch_norm, (2, 3, 2, 3, 2), STATISTICS),
     "batch_statistics": norm("BatchNorm", oracle.batch_norm, SHAPE, STATISTICS, use_global_stats=False),
     "batch_statistics_rank_2": norm("BatchNorm", oracle.batch_norm, (5, 3), STATISTICS, use_global_stats=False),
+    "pspnet": norm("BN", oracle.fork_norm, SHAPE, ((1, 3, 1, 1),) * 4, eps=0.01),
+    "segnet": norm("BN", oracle.fork_norm, SHAPE, ((1, 3, 1, 1),) * 2, bn_mode=Word("INFERENCE")),
+    "segnet_learning": norm("BN", oracle.fork_norm, SHAPE, ((1, 3, 1, 1),) * 2, bn_mode=Word("LEARN")),
     "lrn": norm("LRN", oracle.lrn),
     "lrn_alexnet": norm("LRN", oracle.lrn, (1, 9, 3, 4), local_size=5, alpha=1e-1, beta=0.75, k=2),
     "lrn_wide": norm("LRN", oracle.lrn, (1, 4, 2, 3), local_size=11, alpha=0.5, beta=1.5),

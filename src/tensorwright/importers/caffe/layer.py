@@ -43,9 +43,11 @@ class Weights:
         self.blobs = blobs
         self.without: dict[str, None] = {}  # layers that the caffemodel lacks
         self._shared: dict[str, Array] = {}
+        self._read: dict[str, set[int]] = {}  # blobs that each layer has read
 
     def array(self, layer: Layer, index: int, shape: tuple[int, ...], kind: str, filler: Any, fan_in: int) -> Array:
         """The numbers of parameter `index` of a layer, f32. Raises ValueError where those given do not fit."""
+        self._read.setdefault(layer.name, set()).add(index)
         spec = layer.proto.param[index] if index < len(layer.proto.param) else None
         if spec is None or not spec.name:
             return self._own(layer, index, shape, kind, filler, fan_in)
@@ -56,6 +58,12 @@ class Weights:
             given = list(shared.shape)
             raise ValueError(f"it shares the parameter {spec.name!r} of the shape {given}, but needs {list(shape)}")
         return shared.reshape(shape)
+
+    def check_all_read(self, name: str) -> None:
+        """Raise ValueError where the caffemodel has more blobs for a layer than it takes."""
+        given, read = len((self.blobs or {}).get(name, ())), self._read.get(name, set())
+        if given > len(read):
+            raise ValueError(f"the weights file has {given} blobs for it, it takes {len(read)}")
 
     def _own(self, layer: Layer, index: int, shape: tuple[int, ...], kind: str, filler: Any, fan_in: int) -> Array:
         limit_elems(shape)

@@ -20,13 +20,15 @@ from tensorwright.ops.shape import Reshape, Transpose
 
 @layer_type("Convolution")
 def convolution(b: Builder, layer: Layer) -> Result:
-    """Cross-correlation; several bottoms are convolved with the same weights."""
+    """Cross-correlation over any number of spatial dims, with groups and dilation; several bottoms are convolved with
+    the same weights."""
     return [_convolved(b, layer, x, transposed=False) for x in _bottoms(layer)]
 
 
 @layer_type("Deconvolution")
 def deconvolution(b: Builder, layer: Layer) -> Result:
-    """The transpose of a convolution: out = stride * (in - 1) + dilation * (kernel - 1) + 1 - 2 * pad."""
+    """The transpose of a convolution, with groups and dilation: of stride * (in - 1) + dilation * (kernel - 1) + 1 -
+    2 * pad elements."""
     return [_convolved(b, layer, x, transposed=True) for x in _bottoms(layer)]
 
 
@@ -75,14 +77,20 @@ def _window(p: Any, count: int) -> tuple[tuple[int, ...], ...]:
         raise ValueError("it has no kernel_size")
     else:
         kernel = repeated(p.kernel_size, count, 1, "kernel_size")
-    by_name = p.HasField("stride_h") or p.HasField("stride_w")
-    strides = (p.stride_h, p.stride_w) if by_name else repeated(p.stride, count, 1, "stride")
-    by_name = p.HasField("pad_h") or p.HasField("pad_w")
-    pads = (p.pad_h, p.pad_w) if by_name else repeated(p.pad, count, 0, "pad")
+    strides, pads = _sides(p, "stride", count, 1), _sides(p, "pad", count, 0)
     dilations = repeated(p.dilation, count, 1, "dilation")
-    if len(strides) != count or len(pads) != count:
-        raise ValueError(f"stride_h, stride_w, pad_h and pad_w are for two spatial dims, not for {count}")
+    if min(*kernel, *strides, *dilations) < 1:
+        raise ValueError(f"its kernel {kernel}, stride {strides} and dilation {dilations} must be positive")
     return kernel, strides, pads, dilations
+
+
+def _sides(p: Any, name: str, count: int, default: int) -> tuple[int, ...]:
+    """A repeated field, or its `_h` and `_w` for two spatial dims."""
+    if not (p.HasField(f"{name}_h") or p.HasField(f"{name}_w")):
+        return repeated(getattr(p, name), count, default, name)
+    if count != 2 or getattr(p, name):
+        raise ValueError(f"{name}_h and {name}_w are for two spatial dims, and not together with {name}")
+    return getattr(p, f"{name}_h"), getattr(p, f"{name}_w")
 
 
 @layer_type("InnerProduct")

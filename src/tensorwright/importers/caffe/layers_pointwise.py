@@ -9,6 +9,7 @@ from typing import Any
 from tensorwright.importers.builder import Builder
 from tensorwright.importers.caffe.layer import Layer, LayerType, Result, layer_type
 from tensorwright.importers.caffe.weights import constant_filler
+from tensorwright.ir.dims import Dim
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Value
 from tensorwright.ir.op import Array, Op
@@ -17,8 +18,12 @@ from tensorwright.ops.elementwise import Abs, Add, Cast, Exp, Greater, Log, Maxi
 from tensorwright.ops.shape import Expand, Reshape
 
 
-def _unary(name: str, op: Op) -> LayerType:
-    return LayerType(name, lambda b, layer: b.add(op, layer.only()))
+def _unary(name: str, op: Op, meaning: str) -> LayerType:
+    def translate(b: Builder, layer: Layer) -> Result:
+        return b.add(op, layer.only())
+
+    translate.__doc__ = meaning
+    return LayerType(name, translate)
 
 
 def _f32(b: Builder, number: float) -> Value:
@@ -102,9 +107,9 @@ def _affine(b: Builder, x: Value, scale: float, shift: float) -> Value:
 def exp(b: Builder, layer: Layer) -> Result:
     """base ^ (shift + scale * x); without a base, e ^ ..."""
     p = layer.proto.exp_param
-    rate = _log_of_base(p.base)
+    rate = 0.0 if p.base == 1 else _log_of_base(p.base)
     y = b.add(Exp(), _affine(b, layer.only(), p.scale * rate, 0.0))
-    outer = math.exp(p.shift * rate)
+    outer = _power(math.e if p.base == -1 else p.base, p.shift)
     return y if outer == 1 else b.add(Mul(), y, _f32(b, outer))
 
 
@@ -138,11 +143,11 @@ def eltwise(b: Builder, layer: Layer) -> Result:
     layer.take(2, 1 << 16)
     if len({v.type.shape for v in layer.bottoms}) > 1:
         raise ValueError(f"its bottoms differ: {', '.join(str(v.type) for v in layer.bottoms)}")
-    if p.coeff and (p.operation != total or len(p.coeff) != len(layer.bottoms)):
-        raise ValueError(f"it has {len(p.coeff)} coefficients for {len(layer.bottoms)} bottoms; only sums have any")
+    if p.coeff and (p.operation == product or len(p.coeff) != len(layer.bottoms)):
+        raise ValueError(f"it has {len(p.coeff)} coefficients for {len(layer.bottoms)} bottoms; products have none")
     op = Mul() if p.operation == product else Add() if p.operation == total else Maximum()
     terms = list(layer.bottoms)
-    if p.coeff:
+    if p.operation == total and p.coeff:
         terms = [x if c == 1 else b.add(Mul(), x, _f32(b, c)) for x, c in zip(terms, p.coeff, strict=True)]
     y = terms[0]
     for term in terms[1:]:
@@ -242,9 +247,9 @@ LAYERS = [
     scale,
     bias,
     axpy,
-    _unary("Sigmoid", Sigmoid()),
-    _unary("TanH", Tanh()),
-    _unary("AbsVal", Abs()),
-    _unary("BNLL", Softplus()),
-    _unary("ReLU6", Clip(0.0, 6.0)),
+    _unary("Sigmoid", Sigmoid(), "1 / (1 + exp(-x))."),
+    _unary("TanH", Tanh(), "tanh(x)."),
+    _unary("AbsVal", Abs(), "|x|."),
+    _unary("BNLL", Softplus(), "log(1 + exp(x))."),
+    _unary("ReLU6", Clip(0.0, 6.0), "A fork's 0 <= x <= 6."),
 ]

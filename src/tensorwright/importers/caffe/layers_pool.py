@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tensorwright.importers.builder import Builder
@@ -22,12 +23,15 @@ _LOWEST = -3.4028234663852886e38  # -FLT_MAX: what Caffe gives for a window with
 
 @layer_type("Pooling")
 def pooling(b: Builder, layer: Layer) -> Result:
-    """The maximum or mean of each window; a second top has the positions of the maxima."""
+    """The maximum or mean of each window, padding included in means; sizes round up unless `round_mode: FLOOR` or
+    `ceil_mode: false` (a fork's) says otherwise; a second top has the positions of the maxima."""
     x, p = layer.only(), layer.proto.pooling_param
     if x.type.rank != 4:
         raise ValueError(f"it pools images of rank 4, not {x.type}")
     if p.pool not in (_MAX, _AVE):
         layer.refuse("stochastic pooling draws random numbers", "deploy with AVE or MAX")
+    if p.global_pooling and not _is_plain(p):
+        raise ValueError("with global_pooling it has no kernel, no pad and the stride 1")
     if p.global_pooling and len(layer.tops) == 1:
         return b.add(Reduce("max" if p.pool == _MAX else "mean", (2, 3), True), x)
     if p.global_pooling:
@@ -51,6 +55,8 @@ def pooled(
     kernel, strides, pads = window
     if min(*kernel, *strides) < 1 or any(pad >= size for pad, size in zip(pads, kernel, strict=True)):
         raise ValueError(f"kernel {kernel}, stride {strides} and pad {pads} do not fit: a pad is less than the kernel")
+    if rounds_up:
+        kernel = _within(x, kernel, strides, pads)
     if rounds_up and not any(pads):
         whole = _filled_up(b, x, kernel, strides, is_max=is_max)
         if whole is not x and len(layer.tops) > 1:
@@ -67,15 +73,24 @@ def pooled(
     return [y, b.add(Cast(DType.f32), b.add(Mod(), positions, b.scalar(height * width, DType.i64)))]
 
 
+def _within(x: Value, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...]) -> tuple[int, ...]:
+    """A kernel wider than the padded image by less than a stride gives one result, of the whole image."""
+    sides = zip(x.type.shape[2:], kernel, strides, pads, strict=True)
+    return tuple(
+        size + 2 * pad if isinstance(size, int) and 0 < k - size - 2 * pad < s else k for size, k, s, pad in sides
+    )
+
+
 def _filled_up(b: Builder, x: Value, kernel: tuple[int, ...], strides: tuple[int, ...], *, is_max: bool) -> Value:
     """Without padding, Caffe keeps a last window that begins after the image, where the stride exceeds the kernel."""
-    ends = []
-    for size, k, s in zip(x.type.shape[2:], kernel, strides, strict=True):
+    for axis, (size, k, s) in enumerate(zip(x.type.shape[2:], kernel, strides, strict=True), 2):
         last = -((k - size) // s) * s if isinstance(size, int) else 0  # where the last window begins
-        ends.append(max(last + k - size, 0) if isinstance(size, int) and last >= size else 0)
-    if not any(ends):
-        return x
-    return b.add(Pad((0, 0, 0, 0, 0, 0, *ends), value=_LOWEST if is_max else 0.0), x)
+        if not isinstance(size, int) or last < size:
+            continue
+        mean = math.nan if last == size else 0.0  # of no elements, or of less than none
+        ends = [max(last + k - size, 0) if i == axis else 0 for i in range(4)]
+        x = b.add(Pad((0, 0, 0, 0, *ends), value=_LOWEST if is_max else mean), x)
+    return x
 
 
 def _window(p: Any) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
@@ -84,15 +99,28 @@ def _window(p: Any) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     if has_sides == p.HasField("kernel_size") or (has_sides and not (p.kernel_h and p.kernel_w)):
         raise ValueError("it needs either kernel_size, or kernel_h and kernel_w")
     kernel = (p.kernel_h, p.kernel_w) if has_sides else (p.kernel_size, p.kernel_size)
-    by_side = p.HasField("stride_h") or p.HasField("stride_w")
-    strides = (p.stride_h, p.stride_w) if by_side else (p.stride, p.stride)
-    by_side = p.HasField("pad_h") or p.HasField("pad_w")
-    return kernel, strides, (p.pad_h, p.pad_w) if by_side else (p.pad, p.pad)
+    return kernel, _sides(p, "stride"), _sides(p, "pad")
+
+
+def _sides(p: Any, name: str) -> tuple[int, int]:
+    """A field for both sides, or its `_h` and `_w`."""
+    given = [p.HasField(f"{name}_{side}") for side in "hw"]
+    if any(given) and (p.HasField(name) or not all(given)):
+        raise ValueError(f"it takes either {name}, or {name}_h and {name}_w")
+    both = getattr(p, name)
+    return (getattr(p, f"{name}_h"), getattr(p, f"{name}_w")) if any(given) else (both, both)
+
+
+def _is_plain(p: Any) -> bool:
+    """Whether it has no kernel, no pad and the stride 1."""
+    has_kernel = any(p.HasField(name) for name in ("kernel_size", "kernel_h", "kernel_w"))
+    return not has_kernel and _sides(p, "stride") == (1, 1) and _sides(p, "pad") == (0, 0)
 
 
 @layer_type("SPP")
 def spatial_pyramid(b: Builder, layer: Layer) -> Result:
-    """Pools into 1, 2x2, 4x4, ... bins, flattened and put side by side (spp_layer.cpp)."""
+    """Pools into 1, 2x2, 4x4, ... bins, flattened and put side by side; a single level stays as it is
+    (spp_layer.cpp)."""
     x, p = layer.only(), layer.proto.spp_param
     if p.pool not in (_MAX, _AVE) or not 1 <= p.pyramid_height <= 16 or x.type.rank != 4:
         raise ValueError(f"it makes a pyramid of height {p.pyramid_height} of {x.type}; it takes images, MAX or AVE")
@@ -104,8 +132,10 @@ def spatial_pyramid(b: Builder, layer: Layer) -> Result:
         pads = tuple((k * bins - size + 1) // 2 for k, size in zip(kernel, sizes, strict=True))
         y = pooled(b, layer, x, p.pool == _MAX, (kernel, kernel, pads), rounds_up=True)
         assert isinstance(y, Value)
+        if p.pyramid_height == 1:
+            return y
         parts.append(b.add(Reshape((x.type.shape[0], product(y.type.shape[1:]))), y))
-    return parts[0] if len(parts) == 1 else b.add(Concat(1), *parts)
+    return b.add(Concat(1), *parts)
 
 
 @layer_type("ROIPooling")

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
-
-import numpy as np
 
 from tensorwright.importers.builder import Builder
+from tensorwright.importers.caffe.data import dummy_number, dummy_shapes
 from tensorwright.importers.caffe.layer import Layer, Result, layer_type
 from tensorwright.ir.dims import Dim, product
 from tensorwright.ir.dtype import DType
@@ -83,7 +81,7 @@ def flatten(b: Builder, layer: Layer) -> Result:
     x, p = layer.only(), layer.proto.flatten_param
     start, end = layer.axis(p.axis, x.type.rank), layer.axis(p.end_axis, x.type.rank)
     shape = x.type.shape
-    if start > end:
+    if start > end + 1:  # one more than the end makes a new axis of 1
         raise ValueError(f"axes {start} to {end} of {x.type} are in the wrong order")
     return b.add(Reshape((*shape[:start], product(shape[start : end + 1]), *shape[end + 1 :])), x)
 
@@ -221,7 +219,8 @@ def upsample(b: Builder, layer: Layer) -> Result:
 
 @layer_type("Interp")
 def interp(b: Builder, layer: Layer) -> Result:
-    """Bilinear resampling with aligned corners, of DeepLab and PSPNet."""
+    """Bilinear resampling with aligned corners, of DeepLab and PSPNet: to `height` and `width`, by factors, or to the
+    size of a second bottom."""
     layer.take(1, 2)
     x, p = layer.bottom(), layer.proto.interp_param
     if p.pad_beg > 0 or p.pad_end > 0:
@@ -230,11 +229,17 @@ def interp(b: Builder, layer: Layer) -> Result:
     if p.pad_beg or p.pad_end:
         x = b.add(Slice((-p.pad_beg,) * 2, (height + p.pad_end, width + p.pad_end), (2, 3), (1, 1)), x)
         height, width = height + p.pad_beg + p.pad_end, width + p.pad_beg + p.pad_end
-    sizes: tuple[int, ...] = tuple(_interpolated(d, p.shrink_factor, p.zoom_factor) for d in (height, width))
-    if p.height > 0 and p.width > 0:
-        sizes = (p.height, p.width)
-    elif len(layer.bottoms) == 2:
+    shrinks, zooms = p.HasField("shrink_factor"), p.HasField("zoom_factor")
+    if len(layer.bottoms) == 2 and (p.use_blob_size or not (shrinks or zooms or p.HasField("height"))):
         sizes = layer.known_dims(layer.bottom(1).type.shape[2:], "its size is taken from there")
+    elif p.HasField("height") and p.HasField("width") and shrinks == zooms:
+        sizes = (p.height, p.width)
+    elif shrinks or zooms:
+        sizes = tuple(_interpolated(d, p.shrink_factor, p.zoom_factor) for d in (height, width))
+    else:
+        raise ValueError("it needs shrink_factor, zoom_factor, or height and width")
+    if min(sizes) < 1:
+        raise ValueError(f"its size {list(sizes)} must be positive")
     return b.add(Resize("linear", (*x.type.shape[:2], *sizes), (1.0, 1.0, None, None), "align_corners"), x)
 
 
@@ -247,25 +252,14 @@ def _interpolated(size: int, shrink: int, zoom: int) -> int:
 
 @layer_type("DummyData")
 def dummy_data(b: Builder, layer: Layer) -> Result:
-    """Blobs of one number each."""
+    """Blobs of one number each; what is random is an input."""
     layer.take(0, 0)
-    fillers, shapes = layer.proto.dummy_data_param.data_filler, dummy_shapes(layer.proto, len(layer.tops))
-    results = []
-    for i, shape in enumerate(shapes):
-        filler = fillers[i if len(fillers) > 1 else 0] if fillers else None
-        number = np.float32(filler.value if filler is not None else 0)
-        results.append(b.add(Expand(shape), b.constant(np.asarray(number))))
+    names, shapes, results = list(layer.proto.top), dummy_shapes(layer.proto), []
+    for top in layer.tops:
+        i = names.index(top)
+        number = b.scalar(dummy_number(layer.proto, i) or 0.0, DType.f32)
+        results.append(b.add(Expand(shapes[i]), number))
     return results
-
-
-def dummy_shapes(proto: Any, count: int) -> list[tuple[int, ...]]:
-    """The shapes of a DummyData layer's tops: each its own, or one for all. Raises ValueError."""
-    p = proto.dummy_data_param
-    shapes = [tuple(shape.dim) for shape in p.shape]
-    shapes = shapes or [tuple(dims) for dims in zip(p.num, p.channels, p.height, p.width, strict=False)]
-    if len(shapes) not in (1, count):
-        raise ValueError(f"it gives {len(shapes)} shapes for {count} tops")
-    return shapes * count if len(shapes) == 1 else shapes
 
 
 LAYERS = [

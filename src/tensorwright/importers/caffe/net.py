@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tensorwright.importers.caffe.data import data_shapes, dummy_number, dummy_shapes, makes_samples
 from tensorwright.importers.problems import Problems
 from tensorwright.ir.dims import Dim
-
-DATA_LAYERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData", "AnnotatedData", "VideoData")
-"""Layers that read samples: what they make is given to the engine instead."""
 
 TRAINING_LAYERS = (
     *("Accuracy", "SoftmaxWithLoss", "EuclideanLoss", "HingeLoss", "SigmoidCrossEntropyLoss", "InfogainLoss"),
@@ -44,7 +42,7 @@ class Net:
     inputs: dict[int, tuple[Dim, ...] | None] = field(default_factory=dict)
     """Blobs that are given, with their declared shapes; None where only shapes= can tell."""
     optional: set[int] = field(default_factory=set)
-    """Of these, what a layer that reads samples makes: labels are left out where nothing reads them."""
+    """Of these, what a layer that reads samples makes: it is left out where nothing reads it, as labels are."""
     steps: list[Step] = field(default_factory=list)
     current: dict[str, int] = field(default_factory=dict)
     """Name to number, as after the last layer."""
@@ -69,21 +67,32 @@ def net_of(proto: Any, problems: Problems) -> Net:
     """The network of a NetParameter in phase TEST; what is wrong with it is put into `problems`."""
     net = Net()
     _read_header(net, proto, problems)
+    for layer in proto.layer:
+        if layer.include and layer.exclude:
+            problems.mistake(f"{described(layer, layer.name)} has both include and exclude rules")
     layers = [layer for layer in proto.layer if _is_included(proto.state, layer)]
-    made_later = {top: layer.name for layer in reversed(layers) for top in layer.top}
+    made_later = {top: f"only a later layer makes: {v.name!r}" for v in reversed(layers) for top in v.top}
+    for layer in proto.layer:
+        for top in layer.top:
+            made_later.setdefault(top, "only layers make that their include and exclude rules leave out")
     for layer in layers:
         name = layer.name or f"{layer.type}:{next(iter(layer.top), '')}"
         if layer.type in TRAINING_LAYERS:  # what it reads stays an output
             net.dropped.append(name)
         elif layer.type == "Input":
             _read_inputs(net, layer, name, problems)
-        elif layer.type in DATA_LAYERS:
-            for top, shape in zip(layer.top, _data_shapes(layer), strict=False):
-                _add_input(net, top, shape, f"layer {name!r} ({layer.type})", problems)
-                net.optional.add(net.current[top])
+        elif makes_samples(layer):
+            _read_data(net, layer, described(layer, name), problems)
+        elif layer.type == "DummyData" and not layer.bottom:
+            _read_dummies(net, layer, name, problems)
         else:
             _add_step(net, layer, name, made_later, problems)
     return net
+
+
+def is_left_out(proto: Any, layer: Any) -> bool:
+    """Whether nothing of what a layer of a NetParameter computes is imported."""
+    return layer.type in TRAINING_LAYERS or makes_samples(layer) or not _is_included(proto.state, layer)
 
 
 def described(layer: Any, name: str) -> str:
@@ -128,24 +137,28 @@ def _add_input(net: Net, name: str, shape: tuple[int, ...] | None, where: str, p
     net.inputs[net.new(name)] = shape
 
 
-def _data_shapes(layer: Any) -> list[tuple[int, ...] | None]:
-    """Shapes of what a layer reads from files, where the prototxt tells them; then of its labels."""
-    transform, crop = layer.transform_param, layer.transform_param.crop_size
-    if layer.type == "MemoryData":
-        p = layer.memory_data_param
-        image: tuple[int, ...] | None = (p.batch_size, p.channels, crop or p.height, crop or p.width)
-        return [image, (p.batch_size,)]
-    param = layer.image_data_param if layer.type == "ImageData" else layer.data_param
-    batch, crop = param.batch_size, crop or param.crop_size
-    height, width = transform.crop_h or crop, transform.crop_w or crop
-    if layer.type == "ImageData" and not height:
-        height, width = param.new_height, param.new_width
-    if not height:
-        height, width = transform.resize_param.height, transform.resize_param.width
-    gray = transform.force_gray or (layer.type == "ImageData" and not param.is_color)
-    is_color = transform.force_color or len(transform.mean_value) == 3 or (layer.type == "ImageData" and not gray)
-    known = batch and height and width and (gray or is_color)
-    return [(batch, 1 if gray else 3, height, width) if known else None, (batch,) if batch else None]
+def _read_data(net: Net, layer: Any, where: str, problems: Problems) -> None:
+    for top, shape in zip(layer.top, data_shapes(layer), strict=True):
+        _add_input(net, top, shape, where, problems)
+        net.optional.add(net.current[top])
+
+
+def _read_dummies(net: Net, layer: Any, name: str, problems: Problems) -> None:
+    """Random samples become inputs; a layer makes those of one number."""
+    where, constant = described(layer, name), []
+    try:
+        for i, (top, shape) in enumerate(zip(layer.top, dummy_shapes(layer), strict=True)):
+            if dummy_number(layer, i) is None:
+                _add_input(net, top, shape, where, problems)
+                net.optional.add(net.current[top])
+            else:
+                constant.append(top)
+    except ValueError as error:
+        problems.mistake(f"{where}: {error}")
+        constant = list(layer.top)
+    if constant:
+        tops = tuple(_new_top(net, top, where, problems) for top in constant)
+        net.steps.append(Step(layer, name, (), tops))
 
 
 # -- layers -----------------------------------------------------------------------------------------
@@ -182,14 +195,18 @@ def _add_step(net: Net, layer: Any, name: str, made_later: dict[str, str], probl
     tops = []
     for i, top in enumerate(layer.top):
         in_place = i < len(layer.bottom) and layer.bottom[i] == top
-        if top in net.current and not in_place:
-            problems.mistake(f"{where} makes the blob {top!r}, which another layer makes already")
-        tops.append(net.new(top))
+        tops.append(net.new(top) if in_place else _new_top(net, top, where, problems))
     net.steps.append(Step(layer, name, tuple(bottoms), tuple(tops)))
+
+
+def _new_top(net: Net, top: str, where: str, problems: Problems) -> int:
+    if top in net.current:
+        problems.mistake(f"{where} makes the blob {top!r}, which another layer makes already")
+    return net.new(top)
 
 
 def _missing(name: str, known: Sequence[str], made_later: dict[str, str]) -> str:
     if name in made_later:
-        return f"which only a later layer makes: {made_later[name]!r}"
+        return f"which {made_later[name]}"
     near = difflib.get_close_matches(name, known, 3, 0.5)
     return "which no layer makes" + (f"; there are {', '.join(map(repr, near))}" if near else "")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from tensorwright.importers.builder import Builder, DataDependentError
 from tensorwright.importers.caffe.layer import Layer, Weights
-from tensorwright.importers.caffe.net import Net, Step, described, net_of
+from tensorwright.importers.caffe.net import Net, Step, described, is_left_out, net_of
 from tensorwright.importers.caffe.registry import find_layer
 from tensorwright.importers.caffe.text import read_prototxt
 from tensorwright.importers.caffe.weights import read_caffemodel
@@ -45,7 +45,7 @@ def import_caffe(
     names an unknown blob.
     """
     where, problems = os.fspath(path), Problems("layer", _REMEDY)
-    proto = read_prototxt(path)
+    proto = read_prototxt(path, lambda net, layer: is_left_out(net, layer) or find_layer(layer.type) is None)
     net = net_of(proto, problems)
     if not problems.first and outputs is not None:
         check_wanted(outputs, list(net.current), where)
@@ -166,6 +166,7 @@ class _Reader:
         layer = Layer(step.proto, step.name, known, names, self.builder, self.weights)
         try:
             result = entry.translate(self.builder, layer)
+            self.weights.check_all_read(step.name)
         except RefusalError as refusal:
             self.problems.refuse(step.proto.type, step.name, refusal.reason, refusal.do)
         except (DataDependentError, Undecided) as error:

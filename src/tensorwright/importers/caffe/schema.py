@@ -50,7 +50,7 @@ LayerParameter: name 1 string, type 2 string, bottom 3 *string, top 4 *string, p
     norm_param 206 NormalizeParameter, video_data_param 207 VideoDataParameter,
     upsample_param 100000 UpsampleParameter, interp_param 100001 InterpParameter,
     shuffle_channel_param 100002 ShuffleChannelParameter, roi_pooling_param 100003 RoiPoolingParameter,
-    relu6_param 100004 EngineParameter
+    relu6_param 100004 EngineParameter, bn_param 100005 BnParameter
 TransformationParameter: scale 1 float=1, mirror 2 bool, crop_size 3 uint32=0, mean_file 4 string, mean_value 5 *float,
     force_color 6 bool, force_gray 7 bool, resize_param 8 ResizeParameter, noise_param 9 NoiseParameter,
     emit_constraint 10 EmitConstraint, crop_h 11 uint32=0, crop_w 12 uint32=0, distort_param 13 DistortionParameter,
@@ -96,6 +96,10 @@ enum VideoType: WEBCAM 0, VIDEO 1
 VideoDataParameter: video_type 1 VideoType, device_id 2 int32, video_file 3 string, skip_frames 4 uint32
 ArgMaxParameter: out_max_val 1 bool=false, top_k 2 uint32=1, axis 3 int32
 BatchNormParameter: use_global_stats 1 bool, moving_average_fraction 2 float=0.999, eps 3 float=1e-5
+enum BnMode: LEARN 0, INFERENCE 1
+BnParameter: slope_filler 1 FillerParameter, bias_filler 2 FillerParameter, momentum 3 float=0.9, eps 4 float=1e-5,
+    frozen 5 bool=false, engine 6 Engine, scale_filler 7 FillerParameter, shift_filler 8 FillerParameter,
+    bn_mode 9 BnMode=LEARN
 BiasParameter: axis 1 int32=1, num_axes 2 int32=1, filler 3 FillerParameter
 ClipParameter: min 1 float, max 2 float
 ConcatParameter: concat_dim 1 uint32=1, axis 2 int32=1
@@ -118,7 +122,7 @@ InnerProductParameter: num_output 1 uint32, bias_term 2 bool=true, weight_filler
     bias_filler 4 FillerParameter, axis 5 int32=1, transpose 6 bool=false
 InputParameter: shape 1 *BlobShape
 InterpParameter: height 1 int32=0, width 2 int32=0, zoom_factor 3 int32=1, shrink_factor 4 int32=1, pad_beg 5 int32=0,
-    pad_end 6 int32=0
+    pad_end 6 int32=0, use_blob_size 7 bool=false
 LogParameter: base 1 float=-1, scale 2 float=1, shift 3 float=0
 enum NormRegion: ACROSS_CHANNELS 0, WITHIN_CHANNEL 1
 LrnParameter: local_size 1 uint32=5, alpha 2 float=1, beta 3 float=0.75, norm_region 4 NormRegion=ACROSS_CHANNELS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from google.protobuf import text_format  # type: ignore[import-untyped]
@@ -15,9 +16,12 @@ from tensorwright.importers.files import check_format, mapped
 
 _TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[A-Za-z_][\w.]*|[^\s\w]|[\w.+-]+""")
 
+MayDiffer = Callable[[Any, Any], bool]
+"""Whether a layer of a NetParameter may have fields that only a fork knows."""
 
-def read_prototxt(path: str | os.PathLike[str]) -> Any:
-    """The NetParameter of a prototxt file.
+
+def read_prototxt(path: str | os.PathLike[str], may_differ: MayDiffer = lambda net, layer: False) -> Any:
+    """The NetParameter of a prototxt file. `may_differ` chooses layers whose unknown fields are read over.
 
     Raises ModelError M101 (missing), M102 (empty), M103 with line and column (no protobuf text, or a field that Caffe
     does not have) and M103 for the old style, whose layer types are not quoted.
@@ -36,9 +40,8 @@ def read_prototxt(path: str | os.PathLike[str]) -> Any:
             code="M103",
         ) from error
     _refuse_old_style(text, where)
-    net = NetParameter()
     try:
-        text_format.Parse(text, net, descriptor_pool=net.DESCRIPTOR.file.pool)
+        return _parsed(text, may_differ)
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
         shown = text.splitlines()[line - 1].strip() if line and line <= text.count("\n") + 1 else ""
@@ -51,12 +54,46 @@ def read_prototxt(path: str | os.PathLike[str]) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:  # nested too deeply, or text that is no text
         raise ModelError("the prototxt cannot be parsed", where=where, why=str(error), code="M103") from error
-    return net
+
+
+def _parsed(text: str, may_differ: MayDiffer) -> Any:
+    """The NetParameter. Raises ParseError, also for unknown fields outside of layers that may have them."""
+    net, lenient = NetParameter(), NetParameter()
+    pool = net.DESCRIPTOR.file.pool
+    try:
+        return text_format.Parse(text, net, descriptor_pool=pool)
+    except text_format.ParseError as error:
+        if "has no field named" not in str(error):
+            raise
+        text_format.Parse(text, lenient, descriptor_pool=pool, allow_unknown_field=True)
+        blocks = list(_layer_blocks(text))
+        if len(blocks) != len(lenient.layer):
+            raise
+    rest = text
+    for layer, (start, end) in zip(lenient.layer, blocks, strict=True):
+        if may_differ(lenient, layer):
+            rest = rest[:start] + re.sub(r"\S", " ", rest[start:end]) + rest[end:]
+    text_format.Parse(rest, NetParameter(), descriptor_pool=pool)
+    return lenient
+
+
+def _layer_blocks(text: str) -> Iterator[tuple[int, int]]:
+    """Where the outer `layer { }` begin and end."""
+    depth, start = 0, None
+    for match in _TOKEN.finditer(text):
+        word = match.group()
+        if word == "layer" and depth == 0:
+            start = match.start()
+        depth += (word in ("{", "<")) - (word in ("}", ">"))
+        if word in ("}", ">") and depth == 0 and start is not None:
+            yield start, match.end()
+            start = None
 
 
 def _message(error: Exception) -> str:
     """What protobuf says, without the position in front."""
-    text = re.sub(r"^\d+:\d+ ?: ?", "", str(error))
+    text = re.sub(r"^\d+:\d+ ?: ?('.*?': )?", "", str(error))
+    text = re.sub(r'"tensorwright\.caffe\.\w+Scope\.(\w+)"', r"\1", text)
     return re.sub(r'"tensorwright\.caffe\.(\w+?)Parameter"', r"\1", text).replace("Message type", "a").strip()
 
 

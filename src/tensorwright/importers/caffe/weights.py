@@ -48,6 +48,13 @@ def read_caffemodel(path: str | os.PathLike[str]) -> dict[str, list[Blob]]:
     Raises ModelError M101 (missing), M102 (empty), M103 (no caffemodel, or a truncated one), M104 (sizes contradict).
     """
     data, where = mapped(path, "weights"), os.fspath(path)
+    if data[:4].tobytes() == b"\x89HDF":
+        raise ModelError(
+            "the weights are in HDF5, which this version does not read",
+            where=where,
+            do="let Caffe read them, and write the binary form: net.save('new.caffemodel')",
+            code="M103",
+        )
     check_format(data[:64].tobytes(), where, "a caffemodel", "weights")
     found: dict[str, list[Blob]] = {}
     problems: list[str] = []
