@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,11 @@ from tensorwright.ir.op import Array
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 """Ops that call the function in their attribute `f`."""
 
+PASSING = ("Identity", "IdentityN", "StopGradient", "PreventGradient", "RefIdentity")
+"""Ops that hand on their inputs."""
+
 _DEEPEST = 64  # calls within calls
+_MOST_NODES = 1 << 18
 
 # Output arguments of ops with several: in a function, inputs name outputs as node:argument:index.
 _OUTPUTS: Mapping[str, tuple[str, ...]] = {
@@ -40,6 +44,12 @@ _OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "BlockLSTM": ("i", "cs", "f", "o", "ci", "co", "h"),
     "BlockLSTMV2": ("i", "cs", "f", "o", "ci", "co", "h"),
     "CudnnRNN": ("output", "output_h", "output_c", "reserve_space"),
+    "GRUBlockCell": ("r", "u", "c", "h"),
+    "LSTMBlockCell": ("i", "cs", "f", "o", "ci", "co", "h"),
+    "CombinedNonMaxSuppression": ("nmsed_boxes", "nmsed_scores", "nmsed_classes", "valid_detections"),
+    **dict.fromkeys(("TensorListConcat", "TensorListConcatV2"), ("tensor", "lengths")),
+    "TensorArrayV3": ("handle", "flow"),
+    "TensorArrayConcatV3": ("value", "lengths"),
     "CudnnRNNV3": ("output", "output_h", "output_c", "reserve_space", "host_reserved"),
 }
 
@@ -57,7 +67,7 @@ class Ref:
 
 @dataclass(slots=True)
 class TfNode:
-    """A node; inputs without control inputs. `attrs` are AttrValue messages by name."""
+    """A node; `attrs` are AttrValue messages by name."""
 
     name: str
     op: str
@@ -65,6 +75,8 @@ class TfNode:
     attrs: Mapping[str, Any]
     array: Array | None = None
     """The value, where it is known from elsewhere: a variable's, read from a checkpoint."""
+    controls: tuple[str, ...] = ()
+    """The nodes that must have run before. They have no effect on results, but tell sides of conditions apart."""
 
 
 @dataclass(slots=True)
@@ -78,6 +90,45 @@ class TfGraph:
     outputs: dict[str, Ref] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a model that is a function: its nodes, what stands for its arguments, and its results."""
+
+    nodes: dict[str, TfNode]
+    arguments: Sequence[Ref]
+    results: Sequence[Ref]
+
+    def through(self, ref: Ref) -> Ref:
+        """What makes an output, through nodes that hand on their inputs."""
+        for _ in range(len(self.nodes)):
+            node = self.nodes.get(ref.node)
+            if ref in self.arguments or node is None or node.op not in PASSING or ref.index >= len(node.inputs):
+                break
+            ref = node.inputs[ref.index]
+        return ref
+
+    def read_by(self, results: Sequence[Ref]) -> set[int]:
+        """The numbers of the arguments that some results depend on."""
+        places = {ref: i for i, ref in enumerate(self.arguments)}
+        found, seen, waiting = set[int](), set[str](), list(results)
+        while waiting:
+            ref = waiting.pop()
+            if ref in places:
+                found.add(places[ref])
+            elif ref.node not in seen and ref.node in self.nodes:
+                seen.add(ref.node)
+                waiting += self.nodes[ref.node].inputs
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class LoopParts:
+    """The condition and the body of a loop, functions of all its variables."""
+
+    condition: Part
+    body: Part
+
+
 def parse_ref(text: str) -> Ref:
     """`name` or `name:index` of a graph. Raises ValueError."""
     name, colon, index = text.rpartition(":")
@@ -88,17 +139,51 @@ def parse_ref(text: str) -> Ref:
     return Ref(name, int(index))
 
 
-def flattened(nodes: Iterable[Any], library: Mapping[str, Any], problems: Problems) -> dict[str, TfNode]:
-    """The NodeDefs of a graph as nodes by name, with the bodies of called functions in place of calls.
+def texts(graph: Any) -> Iterator[str | bytes]:
+    """All names in a GraphDef; protobuf gives bytes for what is no text."""
+    for function in graph.library.function:
+        signature = function.signature
+        yield from (signature.name, *(a.name for a in (*signature.input_arg, *signature.output_arg)))
+        yield from function.ret  # all keys before any value, which cannot be read where a key is no text
+        yield from function.ret.values()
+    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+        for node in nodes:
+            yield from (node.name, node.op, *node.input, *node.attr)
 
-    Control inputs are dropped: what they order has no effect on results. What is wrong is put into `problems`.
+
+def needed(nodes: Iterable[Any], roots: Iterable[str]) -> list[Any]:
+    """The NodeDefs that the nodes of these names need, through inputs of all kinds; what is missing is left out."""
+    by_name = {proto.name: proto for proto in nodes}
+    found, waiting = dict[str, Any](), list(roots)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name in by_name:
+            found[name] = by_name[name]
+            waiting += [text.removeprefix("^").partition(":")[0] for text in by_name[name].input]
+    return [proto for name, proto in by_name.items() if name in found]
+
+
+def origin(nodes: Mapping[str, TfNode], ref: Ref) -> tuple[TfNode | None, int]:
+    """The node that makes what an output is, through nodes that hand on their inputs; and which of its outputs."""
+    for _ in range(len(nodes)):
+        node = nodes.get(ref.node)
+        if node is None or node.op not in PASSING or ref.index >= len(node.inputs):
+            break
+        ref = node.inputs[ref.index]
+    return nodes.get(ref.node), ref.index
+
+
+def flattened(nodes: Iterable[Any], library: Mapping[str, Any], problems: Problems) -> dict[str, TfNode]:
+    """The NodeDefs of a graph as nodes by name, and the bodies of called functions: a call becomes an IdentityN of its
+    function's results. What is wrong is put into `problems`.
     """
     flat = _Flattener(library, problems)
     for proto in nodes:
         if proto.name in flat.nodes:
             problems.mistake(f"node {proto.name!r} is there twice")
             continue
-        flat.nodes[proto.name] = TfNode(proto.name, proto.op, [], proto.attr)
+        controls = tuple(i[1:] for i in proto.input if i.startswith("^"))
+        flat.nodes[proto.name] = TfNode(proto.name, proto.op, [], proto.attr, controls=controls)
         try:
             flat.nodes[proto.name].inputs = [parse_ref(i) for i in proto.input if not i.startswith("^")]
         except ValueError as error:
@@ -112,46 +197,37 @@ def body_of(
 ) -> tuple[dict[str, TfNode], list[Ref]]:
     """The nodes of a function whose names begin with the prefix, applied to `arguments`, and its results in order."""
     flat = _Flattener(library, problems)
-    results = flat.add_body(function, arguments, prefix)
+    results = flat.add_body(function, arguments, prefix, {}, [])
     flat.inline_all()
-    return flat.nodes, [flat.resolved(ref) for ref in results]
+    return flat.nodes, results
 
 
 class _Flattener:
     def __init__(self, library: Mapping[str, Any], problems: Problems) -> None:
         self.library, self.problems = library, problems
         self.nodes: dict[str, TfNode] = {}
-        self._replaced: dict[Ref, Ref] = {}  # outputs of calls -> what the bodies give
         self._depth: dict[str, int] = {}
 
     def inline_all(self) -> None:
-        """Replace calls until there are none."""
+        """Put functions in place of calls until there are none."""
         waiting = list(self.nodes.values())
         while waiting:
             node = waiting.pop()
             function = self._called(node)
             if function is None:
                 continue
-            depth = self._depth.get(node.name, 0) + 1
-            if depth > _DEEPEST:
-                self.problems.mistake(f"node {node.name!r} calls {function.signature.name!r}, which calls itself")
-                continue
-            before = set(self.nodes)
-            del self.nodes[node.name]
-            results = self.add_body(function, node.inputs, node.name)
-            self._replaced |= {Ref(node.name, i): ref for i, ref in enumerate(results)}
-            new = [n for name, n in self.nodes.items() if name not in before]
+            depth, before = self._depth.get(node.name, 0) + 1, len(self.nodes)
+            if depth > _DEEPEST or before > _MOST_NODES:
+                self.problems.mistake(
+                    f"node {node.name!r} calls {function.signature.name!r}, "
+                    + ("which calls itself" if depth > _DEEPEST else f"which makes more than {_MOST_NODES} nodes")
+                )
+                return
+            new: list[TfNode] = []
+            node.inputs = self.add_body(function, node.inputs, node.name, node.attrs, new)
+            node.op = "IdentityN" if node.inputs else "NoOp"
             self._depth |= {n.name: depth for n in new}
             waiting += new
-        for node in self.nodes.values():
-            node.inputs = [self.resolved(ref) for ref in node.inputs]
-
-    def resolved(self, ref: Ref) -> Ref:
-        """The output that a name stands for, through the calls that were inlined."""
-        seen = 0
-        while ref in self._replaced and seen <= len(self._replaced):
-            ref, seen = self._replaced[ref], seen + 1
-        return ref
 
     def _called(self, node: TfNode) -> Any:
         if node.op in CALLS:
@@ -162,19 +238,22 @@ class _Flattener:
             return self.library[name]
         return self.library.get(node.op)
 
-    def add_body(self, function: Any, arguments: Sequence[Ref], prefix: str) -> list[Ref]:
-        """Add the nodes of a function; the refs of its results."""
-        names = _argument_names(function)
+    def add_body(
+        self, function: Any, arguments: Sequence[Ref], prefix: str, given_attrs: Mapping[str, Any], new: list[TfNode]
+    ) -> list[Ref]:
+        """Add the nodes of a function, to `new` as well; the refs of its results."""
+        names = [arg.name for arg in function.signature.input_arg]
         if len(names) != len(arguments):
             self.problems.mistake(f"{prefix!r} gives {len(arguments)} of {len(names)} arguments")
-        given = dict(zip(names, arguments, strict=False))
         makers = {proto.name: proto for proto in function.node_def}
-        scope = _Scope(prefix, given, makers, self.library)
+        scope = _Scope(prefix, dict(zip(names, arguments, strict=False)), makers, self.library)
         for proto in function.node_def:
-            node = TfNode(f"{prefix}/{proto.name}", proto.op, [], proto.attr)
+            node = TfNode(f"{prefix}/{proto.name}", proto.op, [], _filled(proto.attr, given_attrs))
             if node.name in self.nodes:
                 self.problems.mistake(f"node {node.name!r} is there twice")
             self.nodes[node.name] = node
+            new.append(node)
+            node.controls = tuple(f"{prefix}/{i[1:]}" for i in proto.input if i.startswith("^"))
             try:
                 node.inputs = [scope.ref(i) for i in proto.input if not i.startswith("^")]
             except ValueError as error:
@@ -188,8 +267,12 @@ class _Flattener:
         return results
 
 
-def _argument_names(function: Any) -> list[str]:
-    return [arg.name for arg in function.signature.input_arg]
+def _filled(attrs: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Attributes, with what a call gives for those that a function leaves open."""
+    open_ = {name: value.placeholder for name, value in attrs.items() if value.placeholder}
+    if not open_:
+        return attrs
+    return {**attrs, **{name: given[source] for name, source in open_.items() if source in given}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorwright.errors import ModelError
 from tensorwright.importers.files import check_format, check_wanted, mapped
 from tensorwright.importers.problems import Problems
-from tensorwright.importers.tensorflow.graph_def import Ref, TfGraph, TfNode, flattened, parse_ref
+from tensorwright.importers.tensorflow.graph_def import Ref, TfGraph, TfNode, flattened, origin, parse_ref, texts
 from tensorwright.importers.tensorflow.schema import GraphDef
 
 _NO_RESULT = (
@@ -21,6 +21,7 @@ _NO_RESULT = (
 )
 """Ops of which nobody asks the result."""
 
+_PLUMBING = ("Switch", "RefSwitch", "_SwitchN", "LoopCond", "NextIteration", "RefNextIteration")
 _LISTED = 8
 
 
@@ -44,7 +45,7 @@ def load_frozen(path: str | os.PathLike[str], outputs: Sequence[str] | None, pro
     where, data = os.fspath(path), mapped(path).tobytes()
     check_format(data, where, "a TensorFlow GraphDef")
     proto = parse(data, GraphDef(), where, "a TensorFlow GraphDef")
-    if not proto.node or not all(isinstance(t, str) for n in proto.node for t in (n.name, n.op, *n.input)):
+    if not proto.node or not all(isinstance(text, str) for text in texts(proto)):
         raise ModelError(
             "the file is not a TensorFlow GraphDef",
             where=where,
@@ -79,7 +80,12 @@ def _ref(name: str) -> Ref:
 def _sinks(graph: TfGraph) -> list[str]:
     """The only result of the graph: what nothing reads. Raises ModelError M109 when there are several, or none."""
     read = {ref.node for node in graph.nodes.values() for ref in node.inputs}
-    sinks = [name for name, node in graph.nodes.items() if name not in read and node.op not in _NO_RESULT]
+    moving = _depending(graph.nodes)
+    sinks = [
+        name
+        for name, node in graph.nodes.items()
+        if name not in read and name in moving and node.op not in _NO_RESULT and not _is_pivot(graph.nodes, node)
+    ]
     if len(sinks) == 1:
         return sinks
     raise ModelError(
@@ -89,6 +95,36 @@ def _sinks(graph: TfGraph) -> list[str]:
         do="name those to compute with outputs=[...]",
         code="M109",
     )
+
+
+def _depending(nodes: Mapping[str, TfNode]) -> set[str]:
+    """The nodes whose results depend on what the graph is fed."""
+    readers: dict[str, list[str]] = {}
+    for node in nodes.values():
+        for ref in node.inputs:
+            readers.setdefault(ref.node, []).append(node.name)
+    found, waiting = set[str](), [n.name for n in nodes.values() if n.op in ("Placeholder", "PlaceholderWithDefault")]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += readers.get(name, ())
+    return found
+
+
+def _is_pivot(nodes: Mapping[str, TfNode], node: TfNode) -> bool:
+    """Whether a node only says which side of a condition, or how long a loop, runs; or is a loop variable that nobody
+    reads afterwards."""
+    if node.op in ("Merge", "RefMerge"):
+        return bool(node.inputs) and all(_tells_side(nodes, ref) for ref in node.inputs)
+    maker, _ = origin(nodes, Ref(node.name, 0))
+    return maker is not None and maker.op in _PLUMBING or node.op in ("Exit", "RefExit")
+
+
+def _tells_side(nodes: Mapping[str, TfNode], ref: Ref) -> bool:
+    """Whether an output is a Switch of its own condition."""
+    maker, _ = origin(nodes, ref)
+    return maker is not None and maker.op in _PLUMBING and len(set(maker.inputs)) == 1
 
 
 def placeholders(nodes: Mapping[str, TfNode], outputs: Mapping[str, Ref]) -> dict[str, Ref]:

@@ -12,12 +12,14 @@ from tensorwright.importers.builder import Builder, DataDependentError
 from tensorwright.importers.problems import Problems
 from tensorwright.importers.sizes import symbol_bindings
 from tensorwright.importers.tensorflow.control_flow import CONTROL_FLOW
+from tensorwright.importers.tensorflow.frames import structured
 from tensorwright.importers.tensorflow.graph_def import Ref, TfGraph, TfNode
+from tensorwright.importers.tensorflow.list_values import TensorList
 from tensorwright.importers.tensorflow.load import load_frozen
 from tensorwright.importers.tensorflow.node import OpNode
 from tensorwright.importers.tensorflow.registry import find_op
 from tensorwright.importers.tensorflow.saved_model import load_saved_model
-from tensorwright.importers.tensorflow.tensor_lists import LIST_OPS, TensorList
+from tensorwright.importers.tensorflow.tensor_lists import LIST_OPS
 from tensorwright.importers.tensorflow.tensors import UnsupportedTypeError, array_of, dtype_of, shape_of
 from tensorwright.ir.dims import Dim, SymDim, Undecided, substitute
 from tensorwright.ir.graph import Graph, Value
@@ -26,6 +28,8 @@ from tensorwright.network.builder import RefusalError
 from tensorwright.shapes import Range
 
 _REMEDY = "correct the model where it is exported"
+
+_IDENTITIES = ("Identity", "IdentityN", "StopGradient", "PreventGradient")
 
 Anything = Value | TensorList
 Shapes = Mapping[str, Sequence[int] | Range]
@@ -51,6 +55,7 @@ def import_tensorflow(
     else:
         graph = load_frozen(location, outputs, problems)
     problems.raise_any(graph.where)
+    structured(graph.nodes)
     return _ModelReader(graph, shapes or {}, problems).read()
 
 
@@ -87,7 +92,7 @@ class GraphReader:
             self.values[ref] = None
             known = self.graph.nodes.get(ref.node)
             why = "nothing makes it" if known is None else f"its node ({known.op}) has no such output"
-            if known is None or known.name in self._done:
+            if known is None or (known.name in self._done and self.values.get(Ref(ref.node, 0), ref) is not None):
                 self.problems.mistake(f"tensor {str(ref)!r}: {why}")
         return self.values[ref]
 
@@ -95,8 +100,8 @@ class GraphReader:
         """The inputs that must be read before a node."""
         return [] if node.array is not None else node.inputs
 
-    def give(self, ref: Ref, value: Anything) -> None:
-        """Make known what an output is."""
+    def give(self, ref: Ref, value: Anything | None) -> None:
+        """Make known what an output is; None: a problem of it was reported."""
         self.values[ref] = value
         if isinstance(value, Value):
             self.builder.bind(value, str(ref))
@@ -109,7 +114,7 @@ class GraphReader:
             if value is None and ref not in self.values:
                 self.value(ref)  # which reports it
         known = [value for value in inputs if value is not None]
-        if len(known) != len(inputs):
+        if len(known) != len(inputs) and is_known(node):  # what is wrong there was reported
             self.values.setdefault(Ref(node.name, 0), None)
             return
         self.builder.source = node.name
@@ -129,7 +134,7 @@ class GraphReader:
             return
         self.values.setdefault(Ref(node.name, 0), None)
 
-    def _translated(self, node: TfNode, inputs: Sequence[Anything]) -> Sequence[Anything]:
+    def _translated(self, node: TfNode, inputs: Sequence[Anything]) -> Sequence[Anything | None]:
         if node.array is not None:
             return [self.builder.constant(node.array, node.name)]
         if node.op == "Const":
@@ -138,7 +143,7 @@ class GraphReader:
             return CONTROL_FLOW[node.op](self, node, inputs)
         if node.op in LIST_OPS:
             return LIST_OPS[node.op](self.builder, node, inputs)
-        if node.op in ("Identity", "IdentityN", "StopGradient", "PreventGradient"):
+        if node.op in _IDENTITIES:
             return inputs
         entry = find_op(node.op)
         if entry is None:
@@ -150,6 +155,12 @@ class GraphReader:
             raise RefusalError("it reads a list of tensors")
         result = entry.translate(self.builder, OpNode(node, plain, self.builder))
         return [result] if isinstance(result, Value) else list(result)
+
+
+def is_known(node: TfNode) -> bool:
+    """Whether this version reads the node's op."""
+    tables = (CONTROL_FLOW, LIST_OPS, _IDENTITIES)
+    return node.array is not None or any(node.op in table for table in tables) or find_op(node.op) is not None
 
 
 class _ModelReader(GraphReader):
