@@ -76,6 +76,8 @@ LRNS = {
     "channels_last": in_place_order(Lrn(5, 1e-2, 0.75, 2.0), last(1, 64, 5, 4)),
     "ragged": in_place_order(Lrn(5, 1e-1), last(2, 37, 3, 3, gap=3)),
     "few_channels": in_place_order(Lrn(5, 1e-1), last(1, 3, 4, 4)),
+    "one_channel": in_place_order(Lrn(5, 1e-1), last(1, 1, 8, 5)),
+    "one_channel_among_strides": in_place_order(Lrn(3, 1e-1), last(1, 1, 8, 5, gap=3)),
     "even_window": in_place_order(Lrn(4, 0.5, 0.5), last(1, 20, 3, 3)),
     "wide_window": in_place_order(Lrn(31, 0.5, 1.0), last(1, 50, 2, 3)),
     "window_of_all": in_place_order(Lrn(101, 0.5, 0.6), last(1, 50, 2, 3)),

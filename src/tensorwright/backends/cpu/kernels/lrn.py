@@ -121,6 +121,8 @@ class _Pixels:
         if count <= 0:
             return None
         value = self._load(kept, f.i64(max(first, 0)), count)
+        if lanes == 1:
+            return value
         moved = [i if i < missing else lanes + i - missing for i in range(lanes)]
         return f.shuffle(f.const(self.ty, 0.0), value, moved)
 
