@@ -11,6 +11,7 @@ from tensorwright.importers.tensorflow import (
     ops_index,
     ops_linear,
     ops_norm,
+    ops_random,
     ops_reduce,
     ops_resize,
     ops_shape,
@@ -38,6 +39,7 @@ _FAMILIES = {
     "Matrices": ops_linear.OPS,
     "Norms and softmax": ops_norm.OPS,
     "Resizes": ops_resize.OPS,
+    "Random numbers": ops_random.OPS,
 }
 
 

@@ -270,6 +270,36 @@ def test_list_that_grows_by_one_in_each_iteration(tmp_path: pathlib.Path, target
 
 
 @TARGETS
+def test_list_that_is_lengthened_by_writing_behind_its_end(tmp_path: pathlib.Path, target: str) -> None:
+    g = TfWriter()
+    x = g.placeholder("x", np.float32, (3,))
+    options = {"resize_if_index_out_of_bounds": True}
+
+    def inside(f: FunctionWriter) -> tuple[str, str]:
+        return f.node("TensorListSetItem", "l", "i", "s", name="put", **options), f.node("Neg", "s", name="minus")
+
+    looped(g, 17, inside, reserve(g, 0), x)
+    stacked(g)
+    data = random(3)
+    (got,) = run(g, tmp_path, ["all"], target, x=data)
+    np.testing.assert_array_equal(got, np.stack([data * (-1) ** i for i in range(17)]))
+
+
+def test_list_that_is_lengthened_anywhere_is_refused(tmp_path: pathlib.Path) -> None:
+    g = TfWriter()
+    x = g.placeholder("x", np.float32, (3,))
+
+    def inside(f: FunctionWriter) -> tuple[str, str]:
+        place = f.node("Mul", "i", f.constant(i32(2)), name="place")
+        return f.node("TensorListSetItem", "l", place, "s", name="put", resize_if_index_out_of_bounds=True), "s"
+
+    looped(g, 17, inside, reserve(g, 0), x)
+    stacked(g)
+    error = refused(g, tmp_path, "all")
+    assert isinstance(error, UnsupportedError) and "lengthens a list" in str(error)
+
+
+@TARGETS
 @pytest.mark.parametrize("is_open", [False, True])
 def test_rows_of_a_list_become_slices_of_a_scan(tmp_path: pathlib.Path, target: str, is_open: bool) -> None:
     g = TfWriter()
@@ -436,6 +466,23 @@ def test_branches_that_do_not_fit_together(tmp_path: pathlib.Path) -> None:
     error = refused(g, tmp_path, "ranks", "counts", "lost")
     for text in ("f32[2,3] and f32[2]", "1, 2 results", "'gone', which is not there"):
         assert text in str(error)
+
+
+def test_branches_that_contain_each_other_are_stopped(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tensorwright.importers.tensorflow.bodies._MOST", 300)
+    g = TfWriter()
+    x, p = g.placeholder("x", np.float32, (2, 3)), g.placeholder("p", np.bool_, ())
+    f = FunctionWriter(g, "again", {"x": F32, "p": BOOL})
+    call(f, "If", "p", "x", "p", name="inner", then_branch="again", else_branch="again")
+    f.result(r="inner:output:0")
+    loop = FunctionWriter(g, "loop", {"x": F32, "p": BOOL})
+    call(loop, "While", "x", "p", name="inner", cond="flag", body="loop")
+    loop.result(x="inner:output:0", p="p")
+    FunctionWriter(g, "flag", {"x": F32, "p": BOOL}).result(r="p")
+    call(g, "If", p, x, p, name="y", then_branch="again", else_branch="again")
+    call(g, "While", x, p, name="z", cond="flag", body="loop")
+    for name in ("y", "z"):
+        assert "contain each other" in str(refused(g, tmp_path, name))
 
 
 # -- TensorFlow 1 ---------------------------------------------------------------------------------

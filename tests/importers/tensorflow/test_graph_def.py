@@ -12,7 +12,7 @@ import pytest
 import tensorwright as tw
 from tensorwright.errors import ModelError, TensorwrightError, UnsupportedError
 from tensorwright.importers.base import import_model
-from tests.importers.tensorflow.graphs import TfWriter
+from tests.importers.tensorflow.graphs import TfWriter, Type
 
 rng = np.random.default_rng()
 
@@ -261,3 +261,29 @@ def test_text_inputs_are_unsupported(tmp_path: pathlib.Path) -> None:
     g.node("DecodeJpeg", "s", name="image")
     error = refused(g.save(tmp_path / "net.pb"))
     assert error.code == "M201" and "string" in str(error)
+
+
+@pytest.mark.parametrize("form", ["floor", "compare"])
+@pytest.mark.parametrize("keep", [1.0, 0.5])
+def test_dropout_that_keeps_all_is_nothing(tmp_path: pathlib.Path, form: str, keep: float) -> None:
+    g = TfWriter()
+    x = g.placeholder("x", np.float32, (2, 300))
+    share = g.node("PlaceholderWithDefault", g.constant(np.float32(keep)), name="keep")
+    drawn = g.node("RandomUniform", g.node("Shape", x), dtype=Type(1))
+    drawn = g.node("Add", g.node("Mul", drawn, g.constant(np.float32(1))), g.constant(np.float32(0)))
+    if form == "floor":
+        mask = g.node("Floor", g.node("Add", share, drawn))
+    else:
+        rate = g.node("Sub", g.constant(np.float32(1)), share)
+        mask = g.node("Cast", g.node("GreaterEqual", drawn, rate), DstT=Type(1))
+    g.node("Mul", g.node("RealDiv", x, share), mask, name="y")
+    path = g.save(tmp_path / "net.pb")
+    data = rng.standard_normal((2, 300)).astype(np.float32)
+    got = tw.build(path, outputs=["y"], tune="off", host_steps=False)(data)
+    if keep == 1:
+        np.testing.assert_array_equal(got, data)
+        assert "random_bits" not in {n.op.kind for n in import_model(path, outputs=["y"]).nodes}
+    else:
+        kept = got != 0
+        np.testing.assert_allclose(got[kept], data[kept] / keep, rtol=1e-6)
+        assert 0.3 < kept.mean() < 0.7

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tensorwright.importers.tensorflow.reader import Anything, GraphReader
 
 
+_DEEPEST, _MOST = 24, 10_000  # functions within each other, and in all
+
+
 def given_parts(node: TfNode) -> Any:
     """The parts of an op that was put in the place of several nodes; None for one with functions."""
     return node.attrs["parts"] if isinstance(node.attrs, dict) and "parts" in node.attrs else None
@@ -69,7 +72,12 @@ def inside(reader: GraphReader, nodes: dict[str, TfNode], builder: Builder, prob
     """A reader for a part of the model."""
     from tensorwright.importers.tensorflow.reader import GraphReader
 
-    return GraphReader(TfGraph(reader.graph.where, nodes, reader.graph.library), builder, problems)
+    reader.applications[0] += 1
+    if reader.depth >= _DEEPEST or reader.applications[0] > _MOST:
+        raise RefusalError("its functions contain each other, or too many")
+    inner = GraphReader(TfGraph(reader.graph.where, nodes, reader.graph.library), builder, problems)
+    inner.depth, inner.applications = reader.depth + 1, reader.applications
+    return inner
 
 
 class Body:

@@ -45,7 +45,8 @@ class TensorList:
     """A list of `count` tensors of one dtype and shape; `shape` is None while nothing says it.
 
     `base`, [some, *shape], holds the first elements; what it does not hold is zeros. `written` are newer, at known
-    indices. `last`, (index, element), is newer than all, at an index that only a run knows.
+    indices. `last`, (index, element), is newer than all, at an index that only a run knows; where `may_grow`, that may
+    lie behind the end.
     """
 
     dtype: DType
@@ -54,6 +55,7 @@ class TensorList:
     base: Value | None = None
     written: Mapping[int, Value] = field(default_factory=dict)
     last: tuple[Value, Value] | None = None
+    may_grow: bool = False
     watch: Watch | None = None
     rows: Rows | None = None
 
@@ -78,6 +80,11 @@ class TensorList:
         """All elements, [count, *shape]."""
         self.note_read()
         if self.last is not None:
+            if self.may_grow:
+                raise RefusalError(
+                    "it lengthens a list of tensors at an index that only a run knows",
+                    "give the TensorArray its size, without dynamic_size",
+                )
             index, item = self.last
             before = dataclasses.replace(self, last=None).stacked(b)
             at_index, row = b.add(Reshape((1, 1)), index), b.add(Reshape((1, *item.type.shape)), item)
@@ -149,7 +156,7 @@ class TensorList:
         settled = dataclasses.replace(self if self.last is None else self.settled(b), rows=None)
         shape = item.type.shape if self.shape is None else self.shape
         if place is None:
-            return dataclasses.replace(settled, shape=shape, last=(index, item))
+            return dataclasses.replace(settled, shape=shape, last=(index, item), may_grow=grow)
         count = settled.count
         if grow and isinstance(count, int):
             count = max(count, place + 1)

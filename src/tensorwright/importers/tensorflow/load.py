@@ -56,8 +56,9 @@ def load_frozen(path: str | os.PathLike[str], outputs: Sequence[str] | None, pro
     library = {f.signature.name: f for f in proto.library.function}
     nodes = flattened(proto.node, library, problems)
     graph = TfGraph(where, nodes, library)
-    graph.outputs = named_outputs(graph, outputs) if outputs is not None else {s: parse_ref(s) for s in _sinks(graph)}
-    graph.inputs = placeholders(nodes, graph.outputs)
+    graph.outputs = named_outputs(graph, outputs) if outputs is not None else {s: Ref(s, 0) for s in _sinks(graph)}
+    everything = {name: Ref(name, 0) for name in nodes}
+    graph.inputs = placeholders(nodes, graph.outputs) or placeholders(nodes, everything)  # results that nothing changes
     return graph
 
 
@@ -80,12 +81,13 @@ def _ref(name: str) -> Ref:
 def _sinks(graph: TfGraph) -> list[str]:
     """The only result of the graph: what nothing reads. Raises ModelError M109 when there are several, or none."""
     read = {ref.node for node in graph.nodes.values() for ref in node.inputs}
-    moving = _depending(graph.nodes)
-    sinks = [
+    unread = [
         name
         for name, node in graph.nodes.items()
-        if name not in read and name in moving and node.op not in _NO_RESULT and not _is_pivot(graph.nodes, node)
+        if name not in read and node.op not in _NO_RESULT and not _is_pivot(graph.nodes, node)
     ]
+    moving = _depending(graph.nodes)
+    sinks = [name for name in unread if name in moving] or unread  # constants that nothing reads are left-overs
     if len(sinks) == 1:
         return sinks
     raise ModelError(

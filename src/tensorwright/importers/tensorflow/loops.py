@@ -313,8 +313,8 @@ def _is_written_once(read: _Read, before: TensorList, after: TensorList, way: Wa
     """Whether an iteration writes the list at its own number, or appends to it, and nothing reads it."""
     if before.watch is None or before.watch.read or after.watch is not before.watch or after.base is not None:
         return False
-    if way == "pushed":
-        return after.count == 1 and set(after.written) == {0} and after.last is None
+    if way == "pushed" and after.last is None:
+        return after.count == 1 and set(after.written) == {0}
     return after.last is not None and not after.written and after.last[0] in read.steps
 
 

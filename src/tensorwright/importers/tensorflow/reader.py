@@ -17,6 +17,7 @@ from tensorwright.importers.tensorflow.graph_def import Ref, TfGraph, TfNode
 from tensorwright.importers.tensorflow.list_values import TensorList
 from tensorwright.importers.tensorflow.load import load_frozen
 from tensorwright.importers.tensorflow.node import OpNode
+from tensorwright.importers.tensorflow.ops_random import Ranges, decided
 from tensorwright.importers.tensorflow.registry import find_op
 from tensorwright.importers.tensorflow.saved_model import load_saved_model
 from tensorwright.importers.tensorflow.tensor_lists import LIST_OPS
@@ -65,6 +66,8 @@ class GraphReader:
     def __init__(self, graph: TfGraph, builder: Builder, problems: Problems) -> None:
         self.graph, self.builder, self.problems = graph, builder, problems
         self.values: dict[Ref, Anything | None] = {}  # None: could not be imported, and was reported
+        self.depth, self.applications = 0, [0]  # of functions: within each other, and how many in all
+        self.ranges: Ranges = {}  # of random numbers
         self._done: set[str] = set()
 
     def value(self, ref: Ref) -> Anything | None:
@@ -154,7 +157,9 @@ class GraphReader:
         if len(plain) != len(inputs):
             raise RefusalError("it reads a list of tensors")
         result = entry.translate(self.builder, OpNode(node, plain, self.builder))
-        return [result] if isinstance(result, Value) else list(result)
+        if isinstance(result, Value):
+            return [decided(self.builder, node.op, tuple(plain), result, self.ranges)]
+        return list(result)
 
 
 def is_known(node: TfNode) -> bool:

@@ -190,13 +190,14 @@ def _resize(b: Builder, node: TfNode, inputs: Sequence[Anything]) -> Sequence[An
 
 
 def _array(b: Builder, node: TfNode, inputs: Sequence[Anything]) -> Sequence[Anything]:
-    """TensorArrayV3: its handle, and the flow that stands for its contents from here on."""
+    """TensorArrayV3: its handle, which knows whether it grows, and the flow that stands for its contents."""
     proto = node.attrs["element_shape"].shape if "element_shape" in node.attrs else None
     shape = None
     if proto is not None and not proto.unknown_rank and all(d.size >= 0 for d in proto.dim):
         shape = tuple(d.size for d in proto.dim)
+    is_open = "dynamic_size" in node.attrs and bool(node.attrs["dynamic_size"].b)
     made = TensorList(_element_dtype(node), _dim(b, _value(inputs, 0), "the length of the array"), shape)
-    return [made, made]
+    return [dataclasses.replace(made, may_grow=is_open), made]
 
 
 def _array_read(b: Builder, node: TfNode, inputs: Sequence[Anything]) -> Sequence[Anything]:
@@ -204,7 +205,7 @@ def _array_read(b: Builder, node: TfNode, inputs: Sequence[Anything]) -> Sequenc
 
 
 def _array_write(b: Builder, node: TfNode, inputs: Sequence[Anything]) -> Sequence[Anything]:
-    return [_list(inputs, 3).set(b, _value(inputs, 1), _value(inputs, 2), grow=True)]
+    return [_list(inputs, 3).set(b, _value(inputs, 1), _value(inputs, 2), grow=_list(inputs).may_grow)]
 
 
 LIST_OPS: Mapping[str, ListOp] = {
