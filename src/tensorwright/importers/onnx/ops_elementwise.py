@@ -8,6 +8,7 @@ from functools import reduce
 
 import numpy as np
 
+from tensorwright.importers import functions
 from tensorwright.importers.onnx.builder import Builder
 from tensorwright.importers.onnx.node import OnnxNode, OnnxOp, Result, onnx_op
 from tensorwright.importers.onnx.tensors import dtype_name, dtype_of
@@ -19,49 +20,17 @@ from tensorwright.ops import elementwise as ew
 from tensorwright.ops.quantise import largest_of
 
 UNARY: Mapping[str, Callable[[], Op]] = {
-    "Abs": ew.Abs,
-    "Neg": ew.Neg,
-    "Exp": ew.Exp,
-    "Log": ew.Log,
-    "Sqrt": ew.Sqrt,
-    "Reciprocal": ew.Reciprocal,
-    "Tanh": ew.Tanh,
-    "Floor": ew.Floor,
-    "Ceil": ew.Ceil,
+    **functions.UNARY,
     "Not": ew.Not,
-    "Erf": ew.Erf,
-    "Round": ew.Round,
-    "Sign": ew.Sign,
     "IsNaN": ew.IsNan,
-    "Sin": ew.Sin,
-    "Cos": ew.Cos,
-    "Tan": ew.Tan,
-    "Asin": ew.Asin,
-    "Acos": ew.Acos,
-    "Atan": ew.Atan,
-    "Sinh": ew.Sinh,
-    "Cosh": ew.Cosh,
-    "Asinh": ew.Asinh,
-    "Acosh": ew.Acosh,
-    "Atanh": ew.Atanh,
-    "Relu": act.Relu,
-    "Sigmoid": act.Sigmoid,
-    "Softsign": act.Softsign,
-    "Softplus": act.Softplus,
     "HardSwish": act.HardSwish,
     "Mish": act.Mish,
 }
 BINARY: Mapping[str, Callable[[], Op]] = {
-    "Add": ew.Add,
-    "Sub": ew.Sub,
-    "Mul": ew.Mul,
+    **functions.BINARY,
     "Div": ew.Div,
-    "Pow": ew.Pow,
     "PRelu": act.PRelu,
-    "Equal": ew.Equal,
-    "Less": ew.Less,
     "LessOrEqual": ew.LessEqual,
-    "Greater": ew.Greater,
     "GreaterOrEqual": ew.GreaterEqual,
     "And": ew.And,
     "Or": ew.Or,

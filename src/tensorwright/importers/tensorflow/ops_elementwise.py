@@ -8,6 +8,7 @@ from functools import reduce
 
 import numpy as np
 
+from tensorwright.importers import functions
 from tensorwright.importers.builder import Builder
 from tensorwright.importers.tensorflow.node import OpNode, Result, TfOp, tf_op
 from tensorwright.ir.dtype import DType
@@ -19,56 +20,24 @@ from tensorwright.ops import elementwise as ew
 from tensorwright.ops.shape import Expand, Reshape
 
 UNARY: Mapping[str, Callable[[], Op]] = {
-    "Abs": ew.Abs,
-    "Neg": ew.Neg,
-    "Exp": ew.Exp,
-    "Log": ew.Log,
-    "Sqrt": ew.Sqrt,
-    "Reciprocal": ew.Reciprocal,
+    **functions.UNARY,
     "Inv": ew.Reciprocal,
-    "Tanh": ew.Tanh,
-    "Floor": ew.Floor,
-    "Ceil": ew.Ceil,
     "LogicalNot": ew.Not,
-    "Erf": ew.Erf,
-    "Round": ew.Round,
     "Rint": ew.Round,
-    "Sign": ew.Sign,
     "IsNan": ew.IsNan,
-    "Sin": ew.Sin,
-    "Cos": ew.Cos,
-    "Tan": ew.Tan,
-    "Asin": ew.Asin,
-    "Acos": ew.Acos,
-    "Atan": ew.Atan,
-    "Sinh": ew.Sinh,
-    "Cosh": ew.Cosh,
-    "Asinh": ew.Asinh,
-    "Acosh": ew.Acosh,
-    "Atanh": ew.Atanh,
-    "Relu": act.Relu,
     "Relu6": lambda: act.Clip(0.0, 6.0),
-    "Sigmoid": act.Sigmoid,
-    "Softsign": act.Softsign,
-    "Softplus": act.Softplus,
     "Elu": lambda: act.Elu(1.0),
     "Selu": act.Selu,
     "Invert": bits.BitwiseNot,
 }
 BINARY: Mapping[str, Callable[[], Op]] = {
-    "Add": ew.Add,
+    **functions.BINARY,
     "AddV2": ew.Add,
-    "Sub": ew.Sub,
-    "Mul": ew.Mul,
     "RealDiv": ew.Div,
     "TruncateDiv": ew.Div,
-    "Pow": ew.Pow,
     "Maximum": ew.Maximum,
     "Minimum": ew.Minimum,
-    "Equal": ew.Equal,
-    "Less": ew.Less,
     "LessEqual": ew.LessEqual,
-    "Greater": ew.Greater,
     "GreaterEqual": ew.GreaterEqual,
     "LogicalAnd": ew.And,
     "LogicalOr": ew.Or,
