@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ from tensorwright.ir.dims import Dim, Symbol, SymDim, minimum
 from tensorwright.ir.op import Array, Op
 
 Ints = tuple[int, ...]
+
+_MOST = 1 << 20  # elements of a window, and of steps: more is a mistake
 
 
 def extents(kernel: Sequence[int], dilations: Sequence[int]) -> Ints:
@@ -27,6 +30,8 @@ def check_window(op: Op, rank: int, positive: dict[str, Ints], pads: Ints) -> No
     for name, values in positive.items():
         if len(values) != rank or any(v < 1 for v in values):
             raise ValueError(f"{op.kind} needs {rank} positive {name}, not {values}")
+        if math.prod(values) > _MOST:
+            raise ValueError(f"{op.kind} has {name} {values}; their product is at most {_MOST}")
     if len(pads) != 2 * rank or any(p < 0 for p in pads):
         raise ValueError(f"{op.kind} needs {2 * rank} non-negative pads, not {pads}")
 

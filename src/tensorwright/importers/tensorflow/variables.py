@@ -137,7 +137,7 @@ def _texts(nodes: Mapping[str, TfNode], ref: Ref) -> list[str]:
     tensor = node.attrs["value"].tensor
     texts = [text.decode("utf-8", "replace") for text in tensor.string_val]
     count = tensor.tensor_shape.dim[0].size if tensor.tensor_shape.dim else 1
-    return texts + texts[-1:] * min(count - len(texts), 1 << 20)
+    return texts + texts[-1:] * max(0, min(count - len(texts), 1 << 20))
 
 
 def _object_keys(bundle: Bundle) -> dict[str, str]:
