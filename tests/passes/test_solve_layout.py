@@ -177,6 +177,16 @@ def test_operand_that_is_no_image_stays_where_readers_want_the_order() -> None:
     check(net, net.op(Add(), net.conv(net.x, 4), net.x), left=2)
 
 
+def test_pad_between_dilated_convolutions_of_one_dim_comes_to_rest() -> None:
+    """Of three dims, the transposition to channels-last is its own inverse, so that a pad could move to and fro."""
+    net = Nhwc(1, 8, 3)
+    y = net.op(Reshape((1, 8, 4)), net.conv(net.op(Reshape((1, 1, 8, 3)), net.x), 4, 1))
+    padded = net.op(Pad((0, 2, 0, 0, 0, 0)), y)
+    blocks = net.op(Transpose((1, 0, 2)), net.op(Reshape((5, 2, 4)), padded))  # every second step, as SpaceToBatchND
+    z = net.op(Reshape((2, 5, 3)), net.conv(net.op(Reshape((2, 1, 5, 4)), blocks), 3, 1))
+    check(net, net.op(Reshape((1, 10, 3)), net.op(Transpose((1, 0, 2)), z)), left=5)
+
+
 def test_vectors_of_equal_dims_are_not_mixed_up() -> None:
     """Where n, h and c are all 4, a vector of rows is no vector of channels."""
     net = Nhwc(4, 4, 4, 4)

@@ -143,7 +143,9 @@ def transpose_from_channels_last_before_pad(graph: Graph, node: Node) -> Edit | 
     if pad is None or not isinstance(pad.op, Pad) or not isinstance(node.op, Transpose):
         return None
     source = operands(pad)[0]
-    if rank < 3 or node.op.perm != from_last(rank) or graph.only_user(value) is None or _image(graph, source, rank):
+    if rank < 3 or node.op.perm != from_last(rank) or graph.only_user(value) is None:
+        return None
+    if _image(graph, source, rank) or is_image(graph, source):  # the rule above would move the pad back
         return None
     new = Rewrite(graph, node)
     inner = new.add(Transpose(node.op.perm), source, heir_of=node, origin=node.origin)

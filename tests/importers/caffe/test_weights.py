@@ -86,6 +86,16 @@ def test_floats_stay_in_the_mapped_file(tmp_path: pathlib.Path) -> None:
     np.testing.assert_array_equal(blobs["fc"][0].data.reshape(5, 48), W["fc"][0])
 
 
+@pytest.mark.parametrize("shape", [b"", message_field(7, b"")])
+def test_single_number_needs_no_shape(shape: bytes, tmp_path: pathlib.Path) -> None:
+    """Caffe writes no shape for a blob without dims, such as the slope of a PReLU that all channels share."""
+    slope = np.float32(0.375)
+    owner = message_field(1, b"y") + message_field(7, message_field(5, slope.tobytes()) + shape)
+    layers = [*inputs({"x": X.shape}), layer("PReLU", ("x",), ("y",), prelu_param={"channel_shared": True})]
+    for engine in engines(tmp_path, layers, message_field(100, owner)):
+        np.testing.assert_array_equal(engine.run({"x": X})["y"], np.where(X > 0, X, slope * X))
+
+
 def test_weights_of_other_layers_are_noted(tmp_path: pathlib.Path) -> None:
     prototxt, caffemodel = write(tmp_path, [*inputs({"x": X.shape}), *LAYERS], {**W, "fc_old": W["fc"]})
     notes: list[str] = []

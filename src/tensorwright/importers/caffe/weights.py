@@ -24,6 +24,7 @@ _BLOBS = {_LAYER: 7, _V1_LAYER: 6}
 _NAME_AND_TYPE = {_LAYER: (1, 2), _V1_LAYER: (4, 5)}
 _V0_LAYER, _V0_BLOBS = 1, 50  # fields of V1LayerParameter and V0LayerParameter
 _DATA, _DIFFS, _DOUBLE_DATA = 5, (6, 9), 8  # fields of BlobProto
+_LEGACY_DIMS = ("num", "channels", "height", "width")
 
 MOST_ELEMS = 1 << 29
 """No filler makes up more numbers for one blob (2 GiB of f32)."""
@@ -135,8 +136,10 @@ def _blob(data: Array, start: int, end: int, problems: list[str], name: str) -> 
         single = BlobProto.FromString(bytes(loose))
         parts += [np.array(values, np.float32) for values in (single.data, single.double_data) if len(values)]
     values = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.float32), *parts])
-    legacy = not proto.HasField("shape")
-    shape = (proto.num, proto.channels, proto.height, proto.width) if legacy else tuple(proto.shape.dim)
+    # Caffe writes no shape for a single number without dims either: the old fields tell an old blob.
+    unshaped = not proto.HasField("shape")
+    legacy = unshaped and (values.size == 0 or any(proto.HasField(field) for field in _LEGACY_DIMS))
+    shape = tuple(getattr(proto, field) for field in _LEGACY_DIMS) if legacy else tuple(proto.shape.dim)
     if any(d < 0 for d in shape) or math.prod(shape) != values.size:
         problems.append(f"layer {name!r} has a blob of the shape {list(shape)} with {values.size} numbers")
     return Blob(values, shape, legacy)
