@@ -8,7 +8,7 @@ FAST   := -m "not slow and not gpu"
 SLOW   := -m "slow and not gpu"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow test-tensorflow fuzz lint types bench docs clean
+.PHONY: help demo test test-fast test-slow test-oracles fuzz lint types bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,8 +24,8 @@ test-fast: $(VENV)/.ready-test ## unit and golden tests, under three minutes on 
 test-slow: $(VENV)/.ready-test ## suites, fuzzing and the model zoo
 	$(PYTEST) -n $(JOBS) $(SLOW) tests
 
-test-tensorflow: $(VENV)/.ready-tensorflow ## models that TensorFlow writes against what it computes; installs it (300 MB)
-	TF_CPP_MIN_LOG_LEVEL=3 $(PYTEST) -n $(JOBS) $(FAST) tests/importers/tensorflow
+test-oracles: $(VENV)/.ready-oracles ## models against TensorFlow and OpenCV; installs both (350 MB)
+	TF_CPP_MIN_LOG_LEVEL=3 $(PYTEST) -n $(JOBS) $(FAST) tests/importers/tensorflow tests/importers/caffe/test_opencv.py
 
 fuzz: $(VENV)/.ready-test ## 2,000 damaged ONNX files through the whole road: typed errors or right results
 	$(BIN)/python -m tests.fuzz.files --count 2000
@@ -56,9 +56,9 @@ $(VENV)/.ready-test: pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@ $(VENV)/.ready
 
-$(VENV)/.ready-tensorflow: $(VENV)/.ready-test
-	@echo "installing TensorFlow into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tensorflow]'
+$(VENV)/.ready-oracles: $(VENV)/.ready-test
+	@echo "installing TensorFlow and OpenCV into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tensorflow,opencv]'
 	@touch $@
 
 $(BIN)/python:

@@ -5,19 +5,10 @@ from __future__ import annotations
 
 import inspect
 
-from tensorwright.importers.tensorflow import (
-    ops_conv,
-    ops_elementwise,
-    ops_index,
-    ops_linear,
-    ops_norm,
-    ops_random,
-    ops_reduce,
-    ops_resize,
-    ops_shape,
-)
+from tensorwright.importers.tensorflow import ops_elementwise
 from tensorwright.importers.tensorflow.control_flow import CONTROL_FLOW
 from tensorwright.importers.tensorflow.node import TfOp
+from tensorwright.importers.tensorflow.registry import FAMILIES
 from tensorwright.importers.tensorflow.tensor_lists import LIST_OPS
 
 _HEAD = """# TensorFlow operators
@@ -30,23 +21,11 @@ variables are read from the checkpoint. Both data formats (NHWC and NCHW), and p
 [How to import](how-to/import-tensorflow.md).
 """
 
-_FAMILIES = {
-    "Convolutions and pools": ops_conv.OPS,
-    "Elementwise": ops_elementwise.OPS,
-    "Shapes and moves": ops_shape.OPS,
-    "Reductions and running sums": ops_reduce.OPS,
-    "Choosing, placing, ordering": ops_index.OPS,
-    "Matrices": ops_linear.OPS,
-    "Norms and softmax": ops_norm.OPS,
-    "Resizes": ops_resize.OPS,
-    "Random numbers": ops_random.OPS,
-}
-
 
 def tensorflow_support_page() -> str:
     """docs/tensorflow-support.md."""
     lines = [_HEAD]
-    for title, ops in _FAMILIES.items():
+    for title, ops in FAMILIES.items():
         lines += [f"## {title}", "", "| ops | what they give |", "|---|---|"]
         rows: dict[str, list[str]] = {}
         for op in ops:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import resource
@@ -90,20 +91,17 @@ def _build(options: Options, profiles: list[Ranges], cache: str | None) -> tuple
     import tensorwright as tw
 
     model, build = options.model, options.build
-    shared = {
-        "target": options.target,
-        "tune": build.tune,
-        "timing_cache": cache,
-        "workspace": build.workspace_bytes,
-    }
+    built = functools.partial(
+        tw.build, target=options.target, tune=build.tune, timing_cache=cache, workspace=build.workspace_bytes
+    )
     notes: list[str] = []
     if len(profiles) > 1 or has_usual_name(model):
         shapes = profiles if len(profiles) > 1 else profiles[0] or None
         outputs = list(model.outputs) or None
-        engine = tw.build(model.path, shapes=shapes, weights=model.weights, outputs=outputs, **shared)  # type: ignore[arg-type]
+        engine = built(model.path, shapes=shapes, weights=model.weights, outputs=outputs)
     else:  # the flag names the format, where the name of the file does not
         graph = imported(model, profiles[0], notes)
-        engine = tw.build(graph, **shared)  # type: ignore[arg-type]
+        engine = built(graph)
     return engine, notes
 
 

@@ -7,6 +7,7 @@ are images of one pixel, those of softmax layers are flat, N x elements.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
@@ -15,8 +16,6 @@ from tensorwright.importers.darknet.activations import ACTIVATIONS
 from tensorwright.importers.darknet.weights import Array, Weights
 from tensorwright.ir.dims import Dim
 from tensorwright.network import Network, ScaleMode, Tensor
-
-_MOST_ELEMS = 1 << 28
 
 NOT_LOADED: Mapping[str, str] = {"dontload": "0", "dontloadscales": "0", "numload": "0"}
 """Options that leave weights out; `refused` by layers that have some."""
@@ -38,7 +37,7 @@ class Net:
         return self.results[at]
 
 
-class Layer:
+class Layer(abc.ABC):
     """Base of all kinds. `refused` names options that are not supported, with the value that asks for nothing."""
 
     kind: ClassVar[str] = ""  # the name of the section
@@ -46,9 +45,9 @@ class Layer:
     is_output: ClassVar[bool] = False  # whether it is an output of the network wherever it stands
     is_loss: ClassVar[bool] = False  # whether it is of no use in inference
 
+    @abc.abstractmethod
     def add(self, net: Net, x: Tensor) -> Tensor:
         """Write the layer; its result. Raises ValueError when it does not fit x."""
-        raise NotImplementedError
 
     def problems(self) -> Iterator[str]:
         """What is not supported about it."""
@@ -88,12 +87,6 @@ def known_dims(x: Tensor) -> tuple[int, int, int]:
     if len(sizes) != len(dims):
         raise ValueError("it needs an image of fixed height and width")
     return sizes[0], sizes[1], sizes[2]
-
-
-def limit_constant(elems: int) -> None:
-    """Refuse to make up a constant that no network of sane sizes needs. Raises ValueError."""
-    if elems > _MOST_ELEMS:
-        raise ValueError(f"it needs a constant of {elems} elements, more than {_MOST_ELEMS}")
 
 
 def reshaped(network: Network, x: Tensor, *dims: Dim) -> Tensor:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tensorwright.importers.darknet.activations import activated, product, scaled, sum_of
-from tensorwright.importers.darknet.base import Layer, Net, image_dims, known_dims, limit_constant, reshaped, section
+from tensorwright.importers.darknet.base import Layer, Net, image_dims, known_dims, reshaped, section
 from tensorwright.network import Network, ScaleMode, Tensor
+from tensorwright.network.builder import limit_constant
 
 
 @section("route")

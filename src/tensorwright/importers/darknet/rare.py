@@ -15,7 +15,6 @@ from tensorwright.importers.darknet.base import (
     by_channel,
     image_dims,
     known_dims,
-    limit_constant,
     reshaped,
     section,
 )
@@ -27,6 +26,7 @@ from tensorwright.network import (
     Tensor,
     UnaryOperation,
 )
+from tensorwright.network.builder import limit_constant
 
 
 @section("batchnorm")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from tensorwright.importers.builder import Builder
@@ -17,7 +19,7 @@ from tensorwright.network.composed.index import one_hot, reversed_sequences
 from tensorwright.ops.elementwise import Less, Where
 from tensorwright.ops.index import Gather
 from tensorwright.ops.order import TopKIndices, TopKValues
-from tensorwright.ops.select import GatherNd, ScatterNd
+from tensorwright.ops.select import GatherNd, Reduction, ScatterNd
 from tensorwright.ops.shape import Concat, Expand, Reshape, Slice, Transpose
 
 
@@ -63,11 +65,18 @@ def scatter_nd(b: Builder, n: OpNode) -> Result:
     return b.add(ScatterNd("add"), empty, indices, updates)
 
 
-@tf_op("TensorScatterUpdate", "TensorScatterAdd", "TensorScatterMax", "TensorScatterMin")
+_SCATTERS: Mapping[str, Reduction] = {
+    "TensorScatterUpdate": "none",
+    "TensorScatterAdd": "add",
+    "TensorScatterMax": "max",
+    "TensorScatterMin": "min",
+}
+
+
+@tf_op(*_SCATTERS)
 def tensor_scatter(b: Builder, n: OpNode) -> Result:
     """A copy with updates at coordinates."""
-    how = {"TensorScatterAdd": "add", "TensorScatterMax": "max", "TensorScatterMin": "min"}.get(n.op, "none")
-    return b.add(ScatterNd(how), n.input(0), n.input(1), n.input(2))  # type: ignore[arg-type]
+    return b.add(ScatterNd(_SCATTERS[n.op]), n.input(0), n.input(1), n.input(2))
 
 
 @tf_op("OneHot")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tensorwright.importers.tensorflow import (
     ops_conv,
@@ -18,19 +18,20 @@ from tensorwright.importers.tensorflow import (
 )
 from tensorwright.importers.tensorflow.node import TfOp
 
-ALL_OPS: tuple[TfOp, ...] = (
-    *ops_conv.OPS,
-    *ops_elementwise.OPS,
-    *ops_index.OPS,
-    *ops_linear.OPS,
-    *ops_norm.OPS,
-    *ops_random.OPS,
-    *ops_reduce.OPS,
-    *ops_resize.OPS,
-    *ops_shape.OPS,
-)
+FAMILIES: Mapping[str, Sequence[TfOp]] = {
+    "Convolutions and pools": ops_conv.OPS,
+    "Elementwise": ops_elementwise.OPS,
+    "Shapes and moves": ops_shape.OPS,
+    "Reductions and running sums": ops_reduce.OPS,
+    "Choosing, placing, ordering": ops_index.OPS,
+    "Matrices": ops_linear.OPS,
+    "Norms and softmax": ops_norm.OPS,
+    "Resizes": ops_resize.OPS,
+    "Random numbers": ops_random.OPS,
+}
+"""All ops, by the headings under which docs/tensorflow-support.md lists them."""
 
-BY_NAME: Mapping[str, TfOp] = {entry.name: entry for entry in ALL_OPS}
+BY_NAME: Mapping[str, TfOp] = {entry.name: entry for family in FAMILIES.values() for entry in family}
 
 
 def find_op(name: str) -> TfOp | None:
